@@ -1,0 +1,98 @@
+# icebench - build, test, run. `make help` lists the targets; VARIANT=release|debug|asan|tsan picks the build
+# folder, V=1 shows commands. Sources are found by wildcard: a new file needs no line here.
+
+VARIANT ?= release
+B       ?= build/$(VARIANT)
+PREFIX  ?= /usr/local
+CC      ?= gcc
+V       ?= 0
+Q       := $(if $(filter 1,$(V)),,@)
+
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wundef
+CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE $(shell pkg-config --cflags openblas sqlite3 libcyaml jansson libarchive cmocka 2>/dev/null)
+CFLAGS_release := -O3 -g -DNDEBUG
+CFLAGS_debug   := -O1 -g3
+CFLAGS_asan    := -O1 -g3 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DICE_SANITIZED
+CFLAGS_tsan    := -O1 -g3 -fsanitize=thread -DICE_SANITIZED
+CFLAGS_fuzz    := -O1 -g3 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -DICE_SANITIZED
+CFLAGS   := -std=c17 $(WARN) -ffp-contract=off -fopenmp $(CFLAGS_$(VARIANT)) $(EXTRA_CFLAGS)
+LDLIBS   := $(shell pkg-config --libs openblas sqlite3 libcyaml jansson libarchive 2>/dev/null) -lyaml -lz -lm
+CMOCKA   := -lcmocka
+
+LIBSRC  := $(filter-out harness/main.c,$(wildcard kernels/*.c kernels/*/*.c baselines/*.c models/*.c datasets/*.c harness/*.c harness/*/*.c))
+LIBOBJ  := $(LIBSRC:%.c=$(B)/%.o) $(B)/gen/sql.o
+TESTSRC := $(wildcard tests/unit/test_*.c tests/property/test_*.c tests/regression/test_*.c)
+TESTBIN := $(TESTSRC:%.c=$(B)/%)
+TESTLIB := $(patsubst %.c,$(B)/%.o,$(wildcard tests/support/*.c))
+FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
+REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
+VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
+
+.PHONY: all deps test check-tests quickstart install uninstall bench asan tsan fuzz golden format lint clean help FORCE
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(B)/icebench ## build the program (build/release/icebench)
+
+# One flag set per instruction set: only these files may contain such instructions.
+$(B)/kernels/micro/isa_avx2.o:   ISA := -mavx2 -mfma
+$(B)/kernels/micro/isa_avx512.o: ISA := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+$(B)/kernels/micro/isa_%.o:      ISA += -ffp-contract=fast
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -MMD -MP $(CFLAGS) $(ISA) -c -o $@ $<
+
+# Rebuild when compiler or flags change; version.h changes only when its content does.
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CPPFLAGS) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CPPFLAGS) $(CFLAGS)' > $@
+
+$(B)/gen/version.h: FORCE
+	@mkdir -p $(@D)
+	@{ echo '#define ICE_VERSION "$(VERSION)"'; \
+	   echo "#define ICE_GIT_COMMIT \"$$(git rev-parse HEAD 2>/dev/null || echo unknown)\""; \
+	   echo "#define ICE_GIT_DIRTY $$(git diff --quiet HEAD 2>/dev/null && echo 0 || echo 1)"; \
+	   echo '#define ICE_VARIANT "$(VARIANT)"'; \
+	   echo "#define ICE_COMPILER \"$$($(CC) --version | head -n 1 | tr -d '\"\\\\')\""; \
+	   echo '#define ICE_CFLAGS "$(subst ",,$(CFLAGS))"'; } > $@.new; \
+	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+$(LIBOBJ) $(B)/harness/main.o: | $(B)/gen/version.h
+
+# Schema migrations become one C table, in order of their numbers.
+$(B)/gen/sql.c: $(wildcard harness/sql/*.sql)
+	@mkdir -p $(@D)
+	@{ echo '#include "harness/sql.h"'; echo 'const char *const store_migrations[] = {'; \
+	   for f in $(sort $^); do sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&\\n"/' $$f; echo ','; done; \
+	   echo '0};'; } > $@
+$(B)/gen/sql.o: $(B)/gen/sql.c
+	$(Q)$(CC) $(CPPFLAGS) -MMD -MP $(CFLAGS) -c -o $@ $<
+
+$(B)/libicebench.a: $(LIBOBJ)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(B)/icebench: $(B)/harness/main.o $(B)/libicebench.a
+	$(Q)$(CC) $(CFLAGS) -rdynamic -o $@ $< -Wl,--whole-archive $(B)/libicebench.a -Wl,--no-whole-archive $(LDLIBS) -ldl
+$(B)/tests/%: $(B)/tests/%.o $(TESTLIB) $(B)/libicebench.a
+	$(Q)$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) $(B)/libicebench.a $(LDLIBS) $(CMOCKA)
+$(B)/tests/fuzz/%.replay: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/libicebench.a
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+$(B)/tests/fuzz/%.fuzzer: $(B)/tests/fuzz/%.o $(B)/libicebench.a
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+deps: ## install what is missing from packages.txt (Debian; root or sudo)
+	@tests/deps.sh packages.txt
+
+test: deps ## install what is missing, build, run every test
+	@$(MAKE) --no-print-directory check-tests
+
+check-tests: $(B)/icebench $(TESTBIN) $(REPLAY) ## run the tests without looking for packages (TEST=name filters)
+	@B=$(B) tests/run.sh $(TEST)
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z_.-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+clean: ## remove everything built
+	rm -rf build
+
+-include $(LIBOBJ:.o=.d) $(TESTBIN:=.d) $(B)/harness/main.d

@@ -1,0 +1,77 @@
+/* task.h - the one interface behind which every evaluation task lives.
+ *
+ * A task knows where its files lie below a data root, how an example becomes token ids, and (if it can) how
+ * to generate itself in the official file layout. A new task is one file datasets/<task>.c that ends in
+ * `const task task_<id> = {...}` and one line in tasks.def. */
+#ifndef ICE_TASK_H
+#define ICE_TASK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "kernels/core/err.h"
+
+typedef enum task_split { TASK_TRAIN, TASK_DEV, TASK_TEST, TASK_SPLITS } task_split;
+
+/** Examples of one split, as token ids. Owned by the caller of task_load(); free with task_data_free(). */
+typedef struct task_data {
+  int64_t count;    /* examples                                                             */
+  int inputs;       /* sequences per example: 1, or 2 for two-document tasks                */
+  int32_t *tokens;  /* all ids, one after the other; 0 is padding and never stored          */
+  int64_t *start;   /* [count*inputs + 1]: sequence i of example e is tokens[start[e*inputs+i]] .. */
+  int32_t *label;   /* [count], 0 <= label < task->classes                                  */
+  uint64_t hash;    /* XXH3 of the file bytes the split was read from                       */
+  char origin[512]; /* path of the file it was read from                                    */
+  int official;     /* 1: official release, 0: generated or stand-in (named so in reports)  */
+} task_data;
+
+/** Options of `data make`. */
+typedef struct task_make_options {
+  uint64_t seed;
+  const char *out;   /* data root; the task writes its official layout below it                          */
+  int64_t examples;  /* 0: official sizes; N: at most N train examples, dev and test at most N each      */
+  void (*progress)(void *ctx, int64_t done, int64_t total); /* may be NULL */
+  void *ctx;
+} task_make_options;
+
+typedef struct task {
+  const char *name;   /* "lra/listops" */
+  const char *doc;    /* one line */
+  const char *metric; /* "accuracy" */
+  const char *source; /* where official data comes from: what to fetch, in one line */
+  int vocab;          /* embedding rows of the model (ids are smaller)     */
+  int positions;      /* longest sequence the model has positions for = padded length L of the recipe */
+  int classes, inputs;
+  int64_t official_count[TASK_SPLITS];
+  /** Loads a split found below one data root. ICE_DATA when the files are absent or not sane; *absent (not
+   *  NULL) is set to 1 only when nothing of the task lies below this root. */
+  int (*load)(const char *root, task_split split, task_data *out, int *absent, ice_err *e);
+  /** Generates the task below opt->out; NULL: cannot be generated. Files appear whole or not at all. */
+  int (*make)(const task_make_options *opt, ice_err *e);
+  /** Verifies the files below a root (counts, labels, duplicates, known checksums) and prints what it found. */
+  int (*check)(const char *root, FILE *out, ice_err *e);
+} task;
+
+/** All tasks, NULL-terminated, in the order of tasks.def. */
+extern const task *const task_all[];
+/** Task by name; NULL and *e (ICE_USAGE, with the nearest names) when unknown. */
+const task *task_find(const char *name, ice_err *e);
+/** Loads a split from the first data root that has it. Roots: $ICEBENCH_DATA_DIR (a ':' list), then
+ *  datasets/data. When no root has it: ICE_DATA with the line that says what to make or fetch. */
+int task_load(const task *t, task_split split, task_data *out, ice_err *e);
+/** Fills roots[] (borrowed pointers into buf) with the search path; returns their number (<= max). */
+int task_roots(char *buf, size_t size, const char **roots, int max);
+void task_data_free(task_data *d);
+/** Length of sequence i of example e. */
+static inline int64_t task_len(const task_data *d, int64_t e, int i) {
+  return d->start[e * d->inputs + i + 1] - d->start[e * d->inputs + i];
+}
+static inline const int32_t *task_ids(const task_data *d, int64_t e, int i) {
+  return d->tokens + d->start[e * d->inputs + i];
+}
+static inline const char *task_split_name(task_split s) {
+  return s == TASK_TRAIN ? "train" : s == TASK_DEV ? "val" : "test";
+}
+
+#endif

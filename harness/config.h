@@ -1,0 +1,50 @@
+/* config.h - experiment files: YAML in, a list of concrete cells out.
+ *
+ * One file = one experiment (contract of the YAML: DESIGN.md, `icebench check --help`). Lists multiply out into cells.
+ * Reading goes through libcyaml with aliases refused; every key has a type, range and default; a fault is one line
+ * `file:line:column: key = value, allowed ...`. */
+#ifndef ICE_CONFIG_H
+#define ICE_CONFIG_H
+
+#include <stdint.h>
+
+#include "datasets/task.h"
+#include "kernels/attn.h"
+#include "kernels/core/err.h"
+
+/** One concrete cell: everything that identifies a result, apart from machine and build. */
+typedef struct config_cell {
+  const task *task;
+  const char *model;   /* id "lra/listops/softmax", or a path; owned by the experiment */
+  const attn_method *method;
+  void *params;        /* method->params_size bytes, owned */
+  char *params_json;   /* canonical, owned */
+  uint64_t seed;
+} config_cell;
+
+typedef struct config_experiment {
+  char *file, *name;
+  int64_t examples;     /* 0: all of the split                                     */
+  task_split split;     /* key `split`: test (default) or dev                      */
+  int threads;          /* default: cores of this machine, at most 2 x 64          */
+  int rounds, warmup;   /* measure.rounds 1..1000 (9), measure.warmup 0..100 (1)   */
+  int64_t timed;        /* measure.inputs: examples in the timed set, 1..4096 (16) */
+  double max_seconds;   /* measure.max_seconds: budget of the timed rounds (120)   */
+  int quality;          /* measure.quality: true                                   */
+  double limit_seconds; /* limits.seconds per cell (600), limits.memory_gib (8)    */
+  double limit_gib;
+  int allow_untrained_swap; /* key `no_retraining`: true lets NEEDS_TRAINING methods into foreign models; rows are labelled */
+  config_cell *cell;
+  int n_cells;
+  void *impl;
+} config_experiment;
+
+/** Loads, validates and expands a file. `set` is a NULL-terminated list of "key=value" overrides (may be NULL): top-level
+ *  scalar keys, measure.KEY, limits.KEY, or METHOD.PARAM (value may be a list a|b|c). ICE_USAGE on any fault. */
+int config_load(const char *file, const char *const *set, config_experiment *out, ice_err *e);
+void config_free(config_experiment *x);
+/** Canonical JSON of everything of the cell that identifies its result (method version, threads, isa, data hash and model
+ *  hash are added by the runner). To free(). */
+char *config_cell_json(const config_experiment *x, const config_cell *c);
+
+#endif

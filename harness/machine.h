@@ -1,0 +1,21 @@
+/* machine.h - facts about machine and build that are stored with each result. */
+#ifndef ICE_MACHINE_H
+#define ICE_MACHINE_H
+
+typedef struct machine_facts {
+  char id[17];       /* hash of host-independent facts: cpu, cores, caches, memory */
+  char cpu[128], os[128];
+  int cores;
+  long long memory_bytes;
+  char blas[256];    /* OpenBLAS build string and the kernel in use */
+  char isa[16];      /* vector kernels in use: scalar, avx2, avx512 */
+  char compiler[128], cflags[512];
+  char git_commit[64];
+  int git_dirty;
+  char version[32], variant[16];
+} machine_facts;
+
+/** Filled on first call. */
+const machine_facts *machine_get(void);
+
+#endif

@@ -1,0 +1,35 @@
+/* alloc.h - the one door to heap memory for kernels and models: aligned, counted, able to fail on demand. */
+#ifndef ATTN_ALLOC_H
+#define ATTN_ALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ATTN_ALIGN 64
+
+/** n bytes, 64-byte aligned, contents undefined; n = 0 yields a valid pointer. NULL when memory is out or a
+ *  failure was ordered. Free with attn_free(). */
+void *attn_alloc(size_t n);
+/** The same, zeroed. */
+void *attn_calloc(size_t n);
+/** NULL is fine. */
+void attn_free(void *p);
+
+/** Rounds up to the alignment; saturates at SIZE_MAX. */
+size_t attn_round(size_t n);
+/** a*b and a+b that saturate at SIZE_MAX, so that an impossible size fails in attn_alloc() and not before. */
+size_t attn_mul(size_t a, size_t b);
+size_t attn_add(size_t a, size_t b);
+
+typedef struct attn_alloc_count {
+  uint64_t calls;             /* attn_alloc calls so far, whole process */
+  size_t live_bytes, peak_bytes; /* requested bytes, without headers       */
+} attn_alloc_count;
+
+attn_alloc_count attn_alloc_counters(void);
+/** Sets the peak to what is live now. */
+void attn_alloc_reset_peak(void);
+/** For tests: the n-th call from now fails (1 = the next), once; 0 cancels. */
+void attn_alloc_fail_at(uint64_t n);
+
+#endif

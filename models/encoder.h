@@ -1,0 +1,89 @@
+/* encoder.h - the LRA encoder: a small pre-norm Transformer classifier with any registered attention in its slot.
+ *
+ *   x = tok[id] + pos[i]
+ *   per layer:  h = x + Attn(LN1(x));  x = h + MLP(LN2(h)),  MLP = W2 gelu(W1 . + b1) + b2
+ *   final LN; sum over the valid positions divided by the padded length L; head: W2 relu(W1 p + b1) + b2
+ *
+ * Sizes of the Nystromformer LRA code: width 64, 2 layers, 2 heads of 32, MLP 128. Source: mlpen/Nystromformer
+ * LRA/code/model.py. Padded positions are never computed. */
+#ifndef ICE_ENCODER_H
+#define ICE_ENCODER_H
+
+#include <stdint.h>
+
+#include "kernels/attn.h"
+#include "kernels/core/err.h"
+
+#define ENCODER_MAX_LAYERS 8
+
+typedef struct encoder_config {
+  int vocab, positions; /* table rows; positions is also the padded length L of the pooling */
+  int width, layers, heads, mlp, head_hidden, classes;
+  int inputs;    /* 1, or 2: dual head on [p0; p1; p0*p1; p0-p1] */
+  int shared_qk; /* 1: keys are the normalised queries (Reformer form) */
+} encoder_config;
+
+/** A parameter tensor inside the flat parameter vector. */
+typedef struct encoder_tensor {
+  char name[64]; /* checkpoint name, as in the Nystromformer code: "model.transformer_0.mha.W_q.weight" */
+  int rank;
+  int64_t shape[2];
+  int64_t offset; /* floats from the start of the vector */
+} encoder_tensor;
+
+typedef struct encoder {
+  encoder_config cfg;
+  int64_t n_params;
+  float *params; /* flat, owned */
+  encoder_tensor *tensor;
+  int n_tensors;
+} encoder;
+
+/** The configuration of a task with the given vocabulary, positions, classes, inputs. */
+encoder_config encoder_lra_config(int vocab, int positions, int classes, int inputs);
+/** Allocates parameters (uninitialised). ICE_INTERNAL when out of memory, ICE_USAGE when sizes contradict. */
+int encoder_create(encoder *m, const encoder_config *cfg, ice_err *e);
+/** PyTorch's default initialisation: N(0, 0.02) tables, U(+-1/sqrt(fan_in)) linears, 1/0 norms. */
+void encoder_init(encoder *m, uint64_t seed);
+void encoder_destroy(encoder *m);
+/** Loads a checkpoint; the configuration comes from the shapes and the metadata. */
+int encoder_load(encoder *m, const char *path, ice_err *e);
+/** Writes params (of m's layout) as safetensors with metadata (NULL-terminated key, value list). */
+int encoder_save(const encoder *m, const float *params, const char *path, const char *const *meta, ice_err *e);
+
+/** What stands in the attention slot of every layer, and what is asked of it. */
+typedef struct encoder_slot {
+  const attn_method *method;
+  const void *params;
+  uint64_t seed;  /* layer l uses attn_hash(seed, l, 0) */
+  int threads;
+  int stats;      /* 1: collect pairs */
+} encoder_slot;
+
+/** One attention call, as seen by the observer below. */
+typedef struct encoder_call {
+  int layer;
+  attn_problem problem;
+  attn_view q, k, v;
+  const float *out; /* [1, h, n, d] dense, what the slot computed */
+} encoder_call;
+
+/** Sums over the attention calls of one forward pass. */
+typedef struct encoder_cost {
+  uint64_t attention_ns, build_ns, query_ns, model_ns;
+  uint64_t pairs;
+  uint64_t peak_bytes; /* largest plan + scratch + index of one call */
+  uint64_t layer_ns[ENCODER_MAX_LAYERS]; /* attention time by layer */
+} encoder_cost;
+
+/** Working memory for forward passes up to n_max tokens. Reused from call to call; one per thread of control. */
+typedef struct encoder_run encoder_run;
+int encoder_run_create(encoder_run **r, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e);
+void encoder_run_destroy(encoder_run *r);
+/** Forward pass of one example: ids[i] has n[i] tokens (1..positions, ids in 1..vocab-1, i < inputs). logits [classes].
+ *  cost may be NULL; observer (may be NULL) sees every attention call after it ran, outside the clock.
+ *  ICE_INTERNAL with the method's own text when it refuses or fails; ICE_DATA for ids or lengths out of range. */
+int encoder_forward(encoder_run *r, const int32_t *const *ids, const int64_t *n, float *logits, encoder_cost *cost,
+                    void (*observer)(void *ctx, const encoder_call *call), void *ctx, ice_err *e);
+
+#endif
