@@ -38,7 +38,6 @@ all: $(B)/icebench ## build the program (build/release/icebench)
 # One flag set per instruction set: only these files may contain such instructions.
 $(B)/kernels/micro/isa_avx2.o:   ISA := -mavx2 -mfma
 $(B)/kernels/micro/isa_avx512.o: ISA := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
-$(B)/kernels/micro/isa_%.o:      ISA += -ffp-contract=fast
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)

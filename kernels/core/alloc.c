@@ -10,7 +10,9 @@ static atomic_size_t live, peak;
 
 size_t attn_add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
 size_t attn_mul(size_t a, size_t b) { return b != 0 && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
-size_t attn_round(size_t n) { return n > SIZE_MAX - (ATTN_ALIGN - 1) ? SIZE_MAX : (n + ATTN_ALIGN - 1) & ~(size_t)(ATTN_ALIGN - 1); }
+size_t attn_round(size_t n) {
+  return n > SIZE_MAX - (ATTN_ALIGN - 1) ? SIZE_MAX : (n + ATTN_ALIGN - 1) & ~(size_t)(ATTN_ALIGN - 1);
+}
 
 static int ordered_to_fail(void) {
   uint_fast64_t left = atomic_load(&fail_countdown);
@@ -29,8 +31,7 @@ void *attn_alloc(size_t n) {
   memcpy(block, &n, sizeof n);
   size_t now = atomic_fetch_add(&live, n) + n;
   size_t seen = atomic_load(&peak);
-  while (now > seen && !atomic_compare_exchange_weak(&peak, &seen, now)) {
-  }
+  while (now > seen && !atomic_compare_exchange_weak(&peak, &seen, now)) {}
   return block + ATTN_ALIGN;
 }
 
@@ -50,7 +51,8 @@ void attn_free(void *p) {
 }
 
 attn_alloc_count attn_alloc_counters(void) {
-  return (attn_alloc_count){.calls = atomic_load(&n_calls), .live_bytes = atomic_load(&live), .peak_bytes = atomic_load(&peak)};
+  return (attn_alloc_count){
+      .calls = atomic_load(&n_calls), .live_bytes = atomic_load(&live), .peak_bytes = atomic_load(&peak)};
 }
 void attn_alloc_reset_peak(void) { atomic_store(&peak, atomic_load(&live)); }
 void attn_alloc_fail_at(uint64_t n) { atomic_store(&fail_countdown, n); }

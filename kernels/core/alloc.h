@@ -22,7 +22,7 @@ size_t attn_mul(size_t a, size_t b);
 size_t attn_add(size_t a, size_t b);
 
 typedef struct attn_alloc_count {
-  uint64_t calls;             /* attn_alloc calls so far, whole process */
+  uint64_t calls;                /* attn_alloc calls so far, whole process */
   size_t live_bytes, peak_bytes; /* requested bytes, without headers       */
 } attn_alloc_count;
 

@@ -35,8 +35,10 @@ void attn_params_default(const attn_method *m, void *params) {
   memset(params, 0, m->params_size);
   for (const attn_param *p = m->params; p && p->key; p++) {
     char *at = (char *)params + p->offset;
-    if (p->type == ATTN_P_REAL) memcpy(at, &p->dflt, sizeof p->dflt);
-    else memcpy(at, &(int64_t){(int64_t)p->dflt}, sizeof(int64_t));
+    if (p->type == ATTN_P_REAL)
+      memcpy(at, &p->dflt, sizeof p->dflt);
+    else
+      memcpy(at, &(int64_t){(int64_t)p->dflt}, sizeof(int64_t));
   }
 }
 

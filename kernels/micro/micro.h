@@ -1,0 +1,93 @@
+/* micro.h - the serial vector kernels everything else is built from, one set per instruction set.
+ *
+ * All are pure functions on caller memory: no allocation, no threads. A kernel never reads or writes outside the
+ * elements its comment names. Sums run in an order fixed by the sizes and the instruction set. */
+#ifndef ATTN_MICRO_H
+#define ATTN_MICRO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** Dropout of an element is decided by a hash of (row key, column), so that forward, backward and every instruction
+ *  set see the same mask. threshold = round(p * 65536) of 65536; kept elements are multiplied by scale. */
+typedef struct attn_drop {
+  uint64_t key;       /* identifies the tensor (step, sequence, layer, ...) */
+  uint32_t threshold; /* 0: no dropout */
+  float scale;        /* 65536 / (65536 - threshold) */
+} attn_drop;
+
+/** A dropout of probability p in [0, 1), for tensor `key`. */
+attn_drop attn_drop_make(float p, uint64_t key);
+/** Multiplier (0 or scale) of element (row, col): the definition the vector kernels are tested against. */
+float attn_drop_at(const attn_drop *dr, int64_t row, int64_t col);
+
+typedef struct attn_micro {
+  const char *name; /* scalar, avx2, avx512 */
+  int lanes;        /* floats per vector */
+  int panel;        /* columns of a packed panel = 2 * lanes */
+  int rows;         /* rows of a register tile */
+
+  /** C[m,n] (+)= A[m,k] B[k,n]. A(i,p) = a[i*ars + p*acs]. B is stored in panels of `panel` columns:
+   *  B(p,j) = b[(j/panel)*bps + p*brs + j%panel]; a row-major matrix is the case bps = panel. Columns past n are
+   *  neither read nor written. c row-major, stride ldc. add = 0 overwrites. k = 0 gives zeros (or leaves c). */
+  void (*gemm)(int64_t m, int64_t n, int64_t k, const float *a, ptrdiff_t ars, ptrdiff_t acs, const float *b,
+               ptrdiff_t brs, ptrdiff_t bps, float *c, ptrdiff_t ldc, int add);
+
+  /** One key block of online softmax on `rows` rows of base-2 logits s (row stride lds): for the first n[i] columns
+   *  (n = NULL: cols) updates the running maximum m[i] and the lane-wise sums l[i*16 ..], multiplies the width floats
+   *  of o's row i by 2^(m_old - m_new) when m grew, replaces s by 2^(s - m), and zeroes columns n[i]..cols-1.
+   *  Start with m = -inf, l = 0, o = 0. */
+  void (*softmax_block)(int64_t rows, int64_t cols, float *s, ptrdiff_t lds, const int32_t *n, float *m, float *l,
+                        float *o, ptrdiff_t ldo, int64_t width);
+
+  /** In place, rows x cols: s = 2^(s - lse2[i]), zero from column n[i] on (n = NULL: cols). lse2 = -inf gives zeros. */
+  void (*exp2_block)(int64_t rows, int64_t cols, float *s, ptrdiff_t lds, const int32_t *n, const float *lse2);
+
+  /** x[rows, cols] *= dropout mask of rows row0.. and columns col0.. (col0 a multiple of 32). */
+  void (*drop_block)(int64_t rows, int64_t cols, float *x, ptrdiff_t ldx, const attn_drop *dr, int64_t row0,
+                     int64_t col0);
+
+  /** dp = p * (dp*z - delta[i]); p = p*z, where z is the dropout mask (1 without dropout). Softmax backward. */
+  void (*softmax_grad)(int64_t rows, int64_t cols, float *p, float *dp, ptrdiff_t ld, const float *delta,
+                       const attn_drop *dr, int64_t row0, int64_t col0);
+
+  float (*dot)(int64_t n, const float *x, const float *y);
+  void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a*x */
+  /** out[j] = scale * x.row(j), rows of `width` floats, stride ld. */
+  void (*dots)(int64_t rows, int64_t width, const float *x, const float *y, ptrdiff_t ld, float *out);
+
+  /** Layer normalisation of rows of `width`: y = (x - mean) * rstd * g + b; saves mean and rstd per row. */
+  void (*norm)(int64_t rows, int64_t width, const float *x, const float *g, const float *b, float eps, float *y,
+               float *mean, float *rstd);
+  /** dx += gradient of norm; dg, db += sums over rows in row order. */
+  void (*norm_grad)(int64_t rows, int64_t width, const float *x, const float *g, const float *mean, const float *rstd,
+                    const float *dy, float *dx, float *dg, float *db);
+
+  /** y = x * Phi(x), the erf form of GELU; absolute error of erf below 5e-7. */
+  void (*gelu)(int64_t n, const float *x, float *y);
+  /** dx = dy * gelu'(x); dx may be dy. */
+  void (*gelu_grad)(int64_t n, const float *x, const float *dy, float *dx);
+} attn_micro;
+
+/** The set in use: the best the CPU has, or $ATTN_ISA. Decided once, thread-safe. */
+const attn_micro *attn_micro_get(void);
+/** A set by name for tests; NULL when unknown or when the CPU lacks it. */
+const attn_micro *attn_micro_named(const char *name);
+/** Why $ATTN_ISA cannot be honoured ("ATTN_ISA=avx512: ..."), or NULL when all is well. main() refuses to start on it.
+ */
+const char *attn_micro_error(void);
+/** Name of the set in use. */
+const char *attn_isa_name(void);
+
+/** Packs rows [n, d] (row stride ld floats) as the transposed panels that gemm wants for B = X^T (k = d, n columns):
+ *  out[(j/panel)*panel*d + t*panel + j%panel] = x[row j][t] * scale; columns past n in the last panel are zero.
+ *  idx (NULL: 0..n-1) picks the rows. out holds attn_panels(n) * panel * d floats. */
+void attn_pack_transposed(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
+                          float scale, float *out);
+/** Packs rows [n, d] as panels of columns: out[(t/panel)*panel*n + j*panel + t%panel] = x[row j][t], zero past d. */
+void attn_pack_panels(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
+                      float *out);
+/** Panels that n columns take. */
+static inline int64_t attn_panels(const attn_micro *mk, int64_t n) { return (n + mk->panel - 1) / mk->panel; }
+
+#endif
