@@ -19,8 +19,7 @@
 typedef struct encoder_config {
   int vocab, positions; /* table rows; positions is also the padded length L of the pooling */
   int width, layers, heads, mlp, head_hidden, classes;
-  int inputs;    /* 1, or 2: dual head on [p0; p1; p0*p1; p0-p1] */
-  int shared_qk; /* 1: keys are the normalised queries (Reformer form) */
+  int inputs; /* 1, or 2: dual head on [p0; p1; p0*p1; p0-p1] */
 } encoder_config;
 
 /** A parameter tensor inside the flat parameter vector. */
@@ -55,9 +54,8 @@ int encoder_save(const encoder *m, const float *params, const char *path, const 
 typedef struct encoder_slot {
   const attn_method *method;
   const void *params;
-  uint64_t seed;  /* layer l uses attn_hash(seed, l, 0) */
+  uint64_t seed; /* layer l uses attn_hash(seed, l, 0) */
   int threads;
-  int stats;      /* 1: collect pairs */
 } encoder_slot;
 
 /** One attention call, as seen by the observer below. */
@@ -65,14 +63,14 @@ typedef struct encoder_call {
   int layer;
   attn_problem problem;
   attn_view q, k, v;
-  const float *out; /* [1, h, n, d] dense, what the slot computed */
+  attn_view out; /* [1, h, n, d]: what the slot computed */
 } encoder_call;
 
 /** Sums over the attention calls of one forward pass. */
 typedef struct encoder_cost {
   uint64_t attention_ns, build_ns, query_ns, model_ns;
   uint64_t pairs;
-  uint64_t peak_bytes; /* largest plan + scratch + index of one call */
+  uint64_t peak_bytes;                   /* largest plan + scratch + index of one call */
   uint64_t layer_ns[ENCODER_MAX_LAYERS]; /* attention time by layer */
 } encoder_cost;
 
@@ -80,6 +78,8 @@ typedef struct encoder_cost {
 typedef struct encoder_run encoder_run;
 int encoder_run_create(encoder_run **r, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e);
 void encoder_run_destroy(encoder_run *r);
+/** To be called after m->params changed. */
+void encoder_run_refresh(encoder_run *r);
 /** Forward pass of one example: ids[i] has n[i] tokens (1..positions, ids in 1..vocab-1, i < inputs). logits [classes].
  *  cost may be NULL; observer (may be NULL) sees every attention call after it ran, outside the clock.
  *  ICE_INTERNAL with the method's own text when it refuses or fails; ICE_DATA for ids or lengths out of range. */

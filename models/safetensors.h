@@ -10,7 +10,19 @@
 
 #define ST_MAX_RANK 8
 
-typedef enum st_dtype { ST_F32, ST_F16, ST_BF16, ST_F64, ST_I64, ST_I32, ST_I16, ST_I8, ST_U8, ST_BOOL, ST_OTHER } st_dtype;
+typedef enum st_dtype {
+  ST_F32,
+  ST_F16,
+  ST_BF16,
+  ST_F64,
+  ST_I64,
+  ST_I32,
+  ST_I16,
+  ST_I8,
+  ST_U8,
+  ST_BOOL,
+  ST_OTHER
+} st_dtype;
 
 typedef struct st_tensor {
   const char *name; /* owned by the file */
@@ -36,7 +48,8 @@ int st_parse(const uint8_t *bytes, size_t n, const char *name, st_file *out, ice
 void st_close(st_file *f);
 /** NULL when absent. */
 const st_tensor *st_find(const st_file *f, const char *name);
-/** Copies a tensor of exactly this shape into f32 (from F32, F16, BF16, F64). ICE_DATA names file, tensor, found and expected. */
+/** Copies a tensor of exactly this shape into f32 (from F32, F16, BF16, F64). ICE_DATA names file, tensor, found and
+ * expected. */
 int st_copy_f32(const st_file *f, const char *name, int rank, const int64_t *shape, float *out, ice_err *e);
 /** Value of a __metadata__ key, or NULL. */
 const char *st_meta(const st_file *f, const char *key);

@@ -1,0 +1,211 @@
+/* encoder_forward.c - inference: one example through the encoder, any attention in its slot, with a clock around it.
+ *
+ * The row-local parts of a layer are cut into blocks of rows for the threads; the attention threads itself. The clock
+ * of the attention covers build + forward of every layer: what a user pays for it, index included. Preparation that
+ * needs no data (projections, tables) and memory are outside. */
+#include "models/encoder.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/core/alloc.h"
+#include "kernels/core/rng.h"
+#include "models/network.h"
+
+enum { ROW_BLOCK = 96 };
+
+struct encoder_run {
+  const encoder *m;
+  encoder_slot slot;
+  network net;
+  int64_t n_max;
+  layer_acts acts;
+  float *memory, *x[2];
+  void *plan, *scratch; /* grown on demand, outside the clock */
+  size_t plan_bytes, scratch_bytes;
+};
+
+static uint64_t now_ns(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int encoder_run_create(encoder_run **out, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e) {
+  *out = NULL;
+  encoder_run *r = attn_calloc(sizeof *r);
+  if (!r) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  r->m = m;
+  r->slot = *slot;
+  r->n_max = n_max;
+  const int64_t w = m->cfg.width;
+  int rc = network_create(&r->net, m, m->params, e);
+  int64_t floats = layer_acts_floats(n_max, w, m->cfg.mlp);
+  if (rc == ICE_OK) {
+    r->memory = attn_alloc((size_t)(floats + 2 * n_max * w) * sizeof(float));
+    if (!r->memory) rc = ice_fail(e, ICE_INTERNAL, "out of memory for %lld tokens", (long long)n_max);
+  }
+  if (rc != ICE_OK) {
+    encoder_run_destroy(r);
+    return rc;
+  }
+  layer_acts_carve(&r->acts, r->memory, n_max, w, m->cfg.mlp);
+  r->x[0] = r->memory + floats;
+  r->x[1] = r->x[0] + n_max * w;
+  *out = r;
+  return ICE_OK;
+}
+
+void encoder_run_destroy(encoder_run *r) {
+  if (!r) return;
+  network_destroy(&r->net);
+  attn_free(r->memory);
+  attn_free(r->plan);
+  attn_free(r->scratch);
+  attn_free(r);
+}
+
+void encoder_run_refresh(encoder_run *r) { network_pack(&r->net); }
+
+static int grow(void **p, size_t *have, size_t need, ice_err *e) {
+  if (need <= *have) return ICE_OK;
+  attn_free(*p);
+  *have = 0;
+  *p = attn_alloc(need);
+  if (!*p) return ice_fail(e, ICE_INTERNAL, "out of memory: attention needs %zu bytes", need);
+  *have = need;
+  return ICE_OK;
+}
+
+static int method_error(const encoder_slot *s, attn_status st, ice_err *e) {
+  return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", s->method->name, attn_last_error(), attn_status_text(st));
+}
+
+/* The attention of one layer on r->acts, timed. */
+static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
+                  void (*observer)(void *, const encoder_call *), void *ctx, ice_err *e) {
+  const encoder_config *c = &r->m->cfg;
+  const encoder_slot *slot = &r->slot;
+  const attn_method *me = slot->method;
+  const ptrdiff_t w = c->width, hd = w / c->heads;
+  const layer_acts *a = &r->acts;
+  encoder_call call = {.layer = layer,
+                       .problem = {.b = 1,
+                                   .h = c->heads,
+                                   .hkv = c->heads,
+                                   .nq = n,
+                                   .nk = n,
+                                   .d = hd,
+                                   .dv = hd,
+                                   .scale = 1.0f / sqrtf((float)hd),
+                                   .threads = slot->threads,
+                                   .seed = attn_hash(slot->seed, (uint64_t)layer, 0)},
+                       .q = {a->q, n * w, hd, w},
+                       .k = {a->k, n * w, hd, w},
+                       .v = {a->v, n * w, hd, w}};
+  const attn_viewm out = {a->o, n * w, hd, w};
+  attn_mem need;
+  attn_status st = attn_check(me, &call.problem, slot->params);
+  if (st == ATTN_OK) st = me->sizes(&call.problem, slot->params, &need);
+  if (st != ATTN_OK) return method_error(slot, st, e);
+  ICE_TRY(grow(&r->plan, &r->plan_bytes, need.plan, e));
+  ICE_TRY(grow(&r->scratch, &r->scratch_bytes, need.scratch, e));
+  st = me->prepare(r->plan, &call.problem, slot->params);
+  if (st != ATTN_OK) return method_error(slot, st, e);
+  attn_stats stats = {0};
+  attn_alloc_reset_peak();
+  size_t live = attn_alloc_counters().live_bytes;
+  uint64_t t0 = now_ns();
+  st = me->build(r->plan, call.k, call.v, NULL, r->scratch);
+  uint64_t t1 = now_ns();
+  if (st == ATTN_OK) st = me->forward(r->plan, slot->params, call.q, out, r->scratch, &stats);
+  uint64_t t2 = now_ns();
+  size_t index = attn_alloc_counters().peak_bytes - live;
+  if (me->release) me->release(r->plan);
+  if (st != ATTN_OK) return method_error(slot, st, e);
+  if (cost) {
+    uint64_t bytes = need.plan + need.scratch + index;
+    cost->attention_ns += t2 - t0;
+    cost->build_ns += t1 - t0 + stats.build_ns;
+    cost->query_ns += t2 - t1 - stats.build_ns;
+    cost->layer_ns[layer] += t2 - t0;
+    cost->pairs += stats.pairs;
+    if (bytes > cost->peak_bytes) cost->peak_bytes = bytes;
+  }
+  if (observer) {
+    call.out = (attn_view){out.p, out.sb, out.sh, out.sn};
+    observer(ctx, &call);
+  }
+  return ICE_OK;
+}
+
+static int check_ids(const encoder_config *c, const int32_t *ids, int64_t n, int64_t n_max, ice_err *e) {
+  if (n < 1 || n > c->positions || n > n_max)
+    return ice_fail(e, ICE_DATA, "sequence of %lld tokens, allowed 1..%lld", (long long)n,
+                    (long long)(c->positions < n_max ? c->positions : n_max));
+  for (int64_t i = 0; i < n; i++)
+    if (ids[i] < 1 || ids[i] >= c->vocab)
+      return ice_fail(e, ICE_DATA, "token %lld has id %d, allowed 1..%d", (long long)i, ids[i], c->vocab - 1);
+  return ICE_OK;
+}
+
+/* One input sequence to its pooled vector; adds to *model_ns the time of the model alone, without observers and memory.
+ */
+static int encode(encoder_run *r, const int32_t *ids, int64_t n, float *pooled, encoder_cost *cost,
+                  void (*observer)(void *, const encoder_call *), void *ctx, uint64_t *model_ns, ice_err *e) {
+  const attn_micro *mk = attn_micro_get();
+  const encoder_config *c = &r->m->cfg;
+  layer_acts *s = &r->acts;
+  const int64_t blocks = (n + ROW_BLOCK - 1) / ROW_BLOCK;
+  uint64_t t0 = now_ns();
+  network_embed(&r->net, ids, n, r->x[0]);
+  *model_ns += now_ns() - t0;
+  for (int l = 0; l < c->layers; l++) {
+    const layer_weights *w = &r->net.layer[l];
+    s->x = r->x[l % 2];
+    s->y = r->x[(l + 1) % 2];
+    t0 = now_ns();
+#pragma omp parallel for num_threads(r->slot.threads) schedule(static)
+    for (int64_t i = 0; i < blocks; i++)
+      layer_before_attention(mk, w, s, i * ROW_BLOCK, i + 1 < blocks ? (i + 1) * ROW_BLOCK : n);
+    *model_ns += now_ns() - t0;
+    encoder_cost one = {0};
+    ICE_TRY(attend(r, l, n, &one, observer, ctx, e));
+    *model_ns += one.attention_ns;
+    if (cost) {
+      cost->attention_ns += one.attention_ns;
+      cost->build_ns += one.build_ns;
+      cost->query_ns += one.query_ns;
+      cost->pairs += one.pairs;
+      cost->layer_ns[l] += one.attention_ns;
+      if (one.peak_bytes > cost->peak_bytes) cost->peak_bytes = one.peak_bytes;
+    }
+    t0 = now_ns();
+#pragma omp parallel for num_threads(r->slot.threads) schedule(static)
+    for (int64_t i = 0; i < blocks; i++)
+      layer_after_attention(mk, w, s, i * ROW_BLOCK, i + 1 < blocks ? (i + 1) * ROW_BLOCK : n, (layer_drop){0});
+    *model_ns += now_ns() - t0;
+  }
+  t0 = now_ns();
+  network_pool(mk, &r->net, n, r->x[c->layers % 2], s->c, s->mean1, s->rstd1, pooled);
+  *model_ns += now_ns() - t0;
+  return ICE_OK;
+}
+
+int encoder_forward(encoder_run *r, const int32_t *const *ids, const int64_t *n, float *logits, encoder_cost *cost,
+                    void (*observer)(void *ctx, const encoder_call *call), void *ctx, ice_err *e) {
+  const encoder_config *c = &r->m->cfg;
+  float pooled[2 * 4096], features[4 * 4096], hidden[16384];
+  uint64_t model_ns = 0;
+  for (int i = 0; i < c->inputs; i++) {
+    ICE_TRY(check_ids(c, ids[i], n[i], r->n_max, e));
+    ICE_TRY(encode(r, ids[i], n[i], pooled + i * c->width, cost, observer, ctx, &model_ns, e));
+  }
+  uint64_t t0 = now_ns();
+  network_features(&r->net, pooled, features);
+  network_head(attn_micro_get(), &r->net, features, hidden, logits);
+  model_ns += now_ns() - t0;
+  if (cost) cost->model_ns += model_ns;
+  return ICE_OK;
+}
