@@ -1,0 +1,752 @@
+/* test_micro.c - every vector kernel of every instruction set this machine has, against plain loops in double.
+ *
+ * Lengths {0, 1, N-1, N, N+1, 2N+3, 1000} (N lanes), buffers that start or end 0..3 floats from an unmapped page.
+ * Bounds come from the rounding of the sums, never from what the code happens to give: u = 2^-24, a sum of n products
+ * in any order is off by at most about n u * sum |x y|. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "kernels/core/rng.h"
+#include "kernels/micro/micro.h"
+#include "tests/support/guard.h"
+
+static const double U = 0x1p-24;
+enum { MOST = 1000, PLACES = 8 };
+
+static const attn_micro *isa_of(void **state) {
+  const attn_micro *mk = attn_micro_named(*state);
+  if (!mk) {
+    printf("SKIP %s: this CPU lacks it\n", (const char *)*state);
+    skip();
+  }
+  return mk;
+}
+
+static int64_t length(const attn_micro *mk, int i) {
+  const int64_t n = mk->lanes, all[] = {0, 1, n - 1, n, n + 1, 2 * n + 3, MOST};
+  return i < (int)(sizeof all / sizeof *all) ? all[i] : -1;
+}
+/* The i-th of PLACES ways to lay a buffer against an unmapped page. */
+static float *place(guard *g, int64_t n, int i) { return guard_new(g, n, i % 4, i / 4); }
+
+static void fill(float *x, int64_t n, uint64_t seed) {
+  attn_rng r;
+  attn_rng_seed(&r, seed, 1);
+  for (int64_t i = 0; i < n; i++) x[i] = (float)attn_rng_normal(&r);
+}
+
+static void assert_close(double got, double want, double bound, const char *what, int64_t at) {
+  if (isnan(want) ? isnan(got) : got == want || fabs(got - want) <= bound) return;
+  fail_msg("%s[%lld] = %.9g, expected %.9g within %.3g", what, (long long)at, got, want, bound);
+}
+static void assert_bits(float got, float want, const char *what, int64_t at) {
+  if (memcmp(&got, &want, sizeof got) != 0) fail_msg("%s[%lld] = %a, expected %a", what, (long long)at, got, want);
+}
+static void assert_guards(const guard *g, int count) {
+  for (int i = 0; i < count; i++) assert_true(guard_intact(g + i));
+}
+static void free_guards(guard *g, int count) {
+  for (int i = 0; i < count; i++) guard_free(g + i);
+}
+
+/* --- products ------------------------------------------------------------------------------------------------- */
+
+static void test_dot__any_length_and_place__within_rounding(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      const int64_t n = length(mk, i);
+      guard g[2];
+      float *x = place(&g[0], n, at), *y = place(&g[1], n, PLACES - 1 - at);
+      fill(x, n, (uint64_t)n), fill(y, n, 99);
+      double want = 0.0, size = 0.0;
+      for (int64_t j = 0; j < n; j++) want += (double)x[j] * y[j], size += fabs((double)x[j] * y[j]);
+      /* Terms that one product passes through: its lane's sum, and the sum over lanes and accumulators. */
+      const double steps = (double)(n / (2 * mk->lanes) + 3 + mk->lanes);
+      assert_close(mk->dot(n, x, y), want, steps * U * size, "dot", n);
+      assert_guards(g, 2);
+      free_guards(g, 2);
+    }
+}
+
+static void test_dot__special_values__follow_ieee(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float x[37], y[37];
+  for (int64_t at = 0; at < 37; at++) { /* every lane, body and tail */
+    const float rows[][3] = {{NAN, 1, NAN},      {INFINITY, 1, INFINITY},   {INFINITY, -2, -INFINITY},
+                             {INFINITY, 0, NAN}, {0x1p-140f, 1, 0x1p-140f}, {0x1p100f, 0x1p100f, INFINITY},
+                             {-0.0f, 5, 0}};
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+      for (int j = 0; j < 37; j++) x[j] = 0.0f, y[j] = 1.0f;
+      x[at] = rows[k][0], y[at] = rows[k][1];
+      assert_close(mk->dot(37, x, y), rows[k][2], 0.0, "dot", at);
+    }
+  }
+}
+
+static void test_dots__rows__are_scaled_dots(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++) {
+    const int64_t width = length(mk, i), ld = width + 5, rows = 7;
+    guard g[3];
+    float *x = place(&g[0], width, 4), *y = place(&g[1], rows == 0 ? 0 : (rows - 1) * ld + width, 4);
+    float *out = place(&g[2], rows, 5);
+    fill(x, width, 1), fill(y, (rows - 1) * ld + width, 2);
+    mk->dots(rows, width, x, y, ld, out);
+    for (int64_t r = 0; r < rows; r++) assert_bits(out[r], mk->dot(width, x, y + r * ld), "dots", r);
+    mk->dots(0, width, x, y, ld, out);
+    assert_guards(g, 3);
+    free_guards(g, 3);
+  }
+}
+
+static void test_axpy__any_length_and_place__two_roundings(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      const int64_t n = length(mk, i);
+      guard g[2];
+      float *x = place(&g[0], n, at), *y = place(&g[1], n, PLACES - 1 - at), old[MOST];
+      fill(x, n, 3), fill(y, n, 4);
+      if (n > 2) x[n - 1] = NAN, x[0] = INFINITY;
+      memcpy(old, y, (size_t)n * sizeof(float));
+      mk->axpy(n, -1.75f, x, y);
+      for (int64_t j = 0; j < n; j++)
+        assert_close(y[j], -1.75 * x[j] + old[j], U * (2 * fabs(1.75 * x[j]) + fabs((double)old[j])), "axpy", j);
+      assert_guards(g, 2);
+      free_guards(g, 2);
+    }
+}
+
+/* One gemm of given sizes; layout 0: A by rows, 1: A by columns, 2: A with a gap between elements. */
+static void check_gemm(const attn_micro *mk, int64_t m, int64_t n, int64_t k, int layout, int packed, int add) {
+  const int64_t w = mk->panel, ldc = n + 3, ldb = n + 1;
+  const ptrdiff_t ars = layout == 0   ? k + 2
+                        : layout == 1 ? 1
+                                      : 2 * k + 1,
+                  acs = layout == 0   ? 1
+                        : layout == 1 ? m + 1
+                                      : 2;
+  const ptrdiff_t brs = packed ? w : ldb, bps = packed ? w * k : w;
+  const int64_t a_size = m && k ? (m - 1) * ars + (k - 1) * acs + 1 : 0, last = (n - 1) % w;
+  const int64_t b_size = !n || !k ? 0 : packed ? (n - 1) / w * bps + (k - 1) * w + last + 1 : (k - 1) * ldb + n;
+  const int64_t c_size = m && n ? (m - 1) * ldc + n : 0;
+  guard g[4];
+  float *a = place(&g[0], a_size, 4), *b = place(&g[1], b_size, 4), *c = place(&g[2], c_size, 4);
+  float *old = place(&g[3], c_size, 0);
+  fill(a, a_size, 5);
+  for (int64_t p = 0; p < k; p++) /* what lies between columns of panels and between rows stays NaN */
+    for (int64_t j = 0; j < n; j++) fill(b + j / w * bps + p * brs + j % w, 1, (uint64_t)(p * 1000 + j));
+  for (int64_t i = 0; i < m; i++) fill(c + i * ldc, n, (uint64_t)i);
+  memcpy(old, c, (size_t)c_size * sizeof(float));
+  if (!add && k && n)
+    for (int64_t i = 0; i < m; i++) c[i * ldc] = NAN; /* is overwritten, not multiplied by 0 */
+  mk->gemm(m, n, k, a, ars, acs, b, brs, bps, c, ldc, add);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < n; j++) {
+      double want = add ? old[i * ldc + j] : 0.0, size = fabs(want);
+      for (int64_t p = 0; p < k; p++) {
+        const double t = (double)a[i * ars + p * acs] * b[j / w * bps + p * brs + j % w];
+        want += t, size += fabs(t);
+      }
+      assert_close(c[i * ldc + j], want, 2 * (double)(k + 1) * U * size, "gemm", i * 1000 + j);
+    }
+  for (int64_t i = 0; i + 1 < m; i++) /* between the rows of C */
+    for (int64_t j = n; j < ldc && n; j++) assert_bits(c[i * ldc + j], old[i * ldc + j], "gap of C", j);
+  assert_guards(g, 4);
+  free_guards(g, 4);
+}
+
+static void test_gemm__all_shapes_and_layouts__within_rounding(void **state) {
+  const attn_micro *mk = isa_of(state);
+  const int64_t rows = mk->rows, w = mk->panel, lanes = mk->lanes;
+  const int64_t ms[] = {0, 1, 3, 4, rows - 1, rows, rows + 1, 2 * rows + 5};
+  const int64_t ns[] = {0, 1, lanes - 1, lanes, lanes + 1, w - 1, w, w + 1, 2 * w + 3}, ks[] = {0, 1, 2, 33};
+  for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+    for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
+      for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
+        for (int layout = 0; layout < 3; layout++)
+          for (int form = 0; form < 4; form++) check_gemm(mk, ms[i], ns[j], ks[p], layout, form & 1, form >> 1);
+}
+
+static void test_gemm__rows__do_not_depend_on_their_tile(void **state) {
+  const attn_micro *mk = isa_of(state);
+  enum { M = 31, N = 37, K = 29 };
+  float a[M * K], b[K * N], c[M * N], one[N];
+  fill(a, M * K, 6), fill(b, K * N, 7);
+  mk->gemm(M, N, K, a, K, 1, b, N, mk->panel, c, N, 0);
+  for (int64_t i = 0; i < M; i++) {
+    mk->gemm(1, N, K, a + i * K, K, 1, b, N, mk->panel, one, N, 0);
+    for (int64_t j = 0; j < N; j++) assert_bits(c[i * N + j], one[j], "row alone", j);
+  }
+}
+
+static void test_gemm__nan__stays_in_its_row_and_column(void **state) {
+  const attn_micro *mk = isa_of(state);
+  enum { M = 14, N = 37, K = 9 };
+  float a[M * K], b[K * N], c[M * N];
+  fill(a, M * K, 6), fill(b, K * N, 7);
+  a[5 * K + 3] = NAN, b[2 * N + 35] = INFINITY;
+  mk->gemm(M, N, K, a, K, 1, b, N, mk->panel, c, N, 0);
+  for (int64_t i = 0; i < M; i++)
+    for (int64_t j = 0; j < N; j++) assert_int_equal(isfinite(c[i * N + j]), i != 5 && j != 35);
+}
+
+/* --- exponentials and softmax --------------------------------------------------------------------------------- */
+
+/* Largest error in ulps over n values x (n a multiple of nothing in particular). */
+static double exp2_error(const attn_micro *mk, int64_t n, const float *x) {
+  float y[MOST];
+  const float zero = 0.0f;
+  double worst = 0.0;
+  memcpy(y, x, (size_t)n * sizeof(float));
+  mk->exp2_block(1, n, y, n, NULL, &zero);
+  for (int64_t i = 0; i < n; i++) {
+    const double want = exp2((double)x[i]);
+    int e;
+    (void)frexp(want, &e);
+    const double ulps = fabs((double)y[i] - want) / ldexp(1.0, e - 24);
+    if (!(ulps <= worst)) worst = ulps;
+  }
+  return worst;
+}
+
+static void test_exp2__whole_domain__below_two_ulp(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float x[MOST];
+  double worst = 0.0;
+  int64_t n = 0;
+  /* [-126, 128) at steps of 2^-12 with a random shift, then bit patterns of all magnitudes at a prime stride. */
+  attn_rng r;
+  attn_rng_seed(&r, 1, 2);
+  for (int64_t i = -126 * 4096; i < 128 * 4096; i++) {
+    x[n++] = (float)(((double)i + 0.999 * attn_rng_uniform(&r)) / 4096.0);
+    if (n == MOST) worst = fmax(worst, exp2_error(mk, n, x)), n = 0;
+  }
+  for (uint32_t bits = 0; bits < 0x43000000u; bits += 1511) {
+    for (uint32_t sign = 0; sign < 2; sign++) {
+      const uint32_t pattern = bits | sign << 31;
+      memcpy(x + n, &pattern, sizeof pattern);
+      if (x[n] >= -126.0f && x[n] < 128.0f) n++;
+    }
+    if (n >= MOST - 1) worst = fmax(worst, exp2_error(mk, n, x)), n = 0;
+  }
+  /* Both sides of every half integer, where the exponent changes. */
+  for (int i = -251; i < 256; i++) {
+    const float edge = (float)i / 2;
+    x[n++] = nextafterf(edge, -INFINITY), x[n++] = edge, x[n++] = nextafterf(edge, INFINITY);
+    if (i == 255) n--; /* beyond 128 - 1/2 there is nothing to round to but 128 itself, tested below */
+    if (n >= MOST - 3) worst = fmax(worst, exp2_error(mk, n, x)), n = 0;
+  }
+  worst = fmax(worst, exp2_error(mk, n, x));
+  if (!(worst < 2.0)) fail_msg("worst error %.3f ulp", worst);
+}
+
+static void test_exp2__special_values__exact(void **state) {
+  const attn_micro *mk = isa_of(state);
+  const float under = nextafterf(-126.0f, -INFINITY), over = nextafterf(128.0f, 0.0f);
+  const float in[] = {-INFINITY, -1e30f, -127, under, -126, 0.0f, -0.0f, 0x1p-140f, 128, 1e30f, INFINITY, NAN, over};
+  const float out[] = {0, 0, 0, 0, 0x1p-126f, 1, 1, 1, INFINITY, INFINITY, INFINITY, NAN, 0};
+  enum { N = sizeof in / sizeof *in };
+  for (int64_t pad = 0; pad < 17; pad++) { /* each value in each lane */
+    float x[N + 17] = {0};
+    memcpy(x + pad, in, sizeof in);
+    mk->exp2_block(1, N + pad, x, N + pad, NULL, &(float){0});
+    for (int64_t i = 0; i + 1 < N; i++) assert_close(x[pad + i], out[i], 0.0, "exp2", i);
+    assert_true(isfinite(x[pad + N - 1]) && x[pad + N - 1] > 0x1.fffp127f);
+  }
+  for (int i = -126; i < 128; i++) {
+    float x = (float)i;
+    mk->exp2_block(1, 1, &x, 1, NULL, &(float){0});
+    assert_bits(x, ldexpf(1.0f, i), "power of two", i);
+  }
+}
+
+static void test_exp2_block__ragged_rows__zero_past_their_end(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      const int64_t cols = length(mk, i), ld = cols + 2, rows = 5;
+      const int32_t n[] = {(int32_t)cols, 0, (int32_t)(cols / 2), (int32_t)cols, (int32_t)cols};
+      const float lse[] = {1.5f, 0.0f, -2.0f, -INFINITY, 40.0f};
+      guard g[2];
+      float *s = place(&g[0], (rows - 1) * ld + cols, at), *old = place(&g[1], (rows - 1) * ld + cols, 0);
+      for (int64_t r = 0; r < rows; r++) fill(s + r * ld, cols, (uint64_t)r);
+      memcpy(old, s, (size_t)((rows - 1) * ld + cols) * sizeof(float));
+      mk->exp2_block(rows, cols, s, ld, n, lse);
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < ld && r * ld + j < (rows - 1) * ld + cols; j++) {
+          if (j >= cols)
+            assert_bits(s[r * ld + j], old[r * ld + j], "gap", j);
+          else if (j >= n[r] || lse[r] == -INFINITY)
+            assert_bits(s[r * ld + j], 0.0f, "past the end", j);
+          else { /* the subtraction rounds once, exp2 adds 2 ulp */
+            const double x = (double)old[r * ld + j] - lse[r], want = exp2(x);
+            assert_close(s[r * ld + j], want, want * (fabs(x) * U * M_LN2 + 4 * U), "exp2_block", j);
+          }
+        }
+      assert_guards(g, 2);
+      free_guards(g, 2);
+    }
+}
+
+/* Online softmax of one row of `total` logits in blocks of `step`, with an output of two columns, against the sums in
+ * double. What the logits hold is the caller's. */
+static void check_softmax(const attn_micro *mk, int64_t total, int64_t step, const float *logits, int ragged) {
+  guard g[3];
+  float *s = place(&g[0], step, 4), *l = place(&g[1], 16, 4), *o = place(&g[2], 2, 5), m = -INFINITY;
+  memset(l, 0, 16 * sizeof(float));
+  o[0] = o[1] = 0.0f;
+  for (int64_t j0 = 0; j0 < total; j0 += step) {
+    const int32_t n = (int32_t)(total - j0 < step ? total - j0 : step);
+    const int64_t cols = ragged ? step : n;
+    memcpy(s, logits + j0, (size_t)n * sizeof(float));
+    mk->softmax_block(1, cols, s, cols, ragged ? &n : NULL, &m, l, o, 2, 2);
+    for (int64_t j = n; j < cols; j++) assert_bits(s[j], 0.0f, "past the end", j);
+    for (int64_t j = 0; j < n; j++) o[0] += s[j], o[1] += s[j] * (float)((j0 + j) % 7);
+  }
+  double top = -INFINITY, sum = 0.0, first = 0.0, lanes = 0.0;
+  for (int64_t j = 0; j < total; j++) top = fmax(top, (double)logits[j]);
+  for (int64_t j = 0; j < total && top > -INFINITY; j++) {
+    const double e = exp2((double)logits[j] - top);
+    sum += e, first += e * (double)(j % 7);
+  }
+  for (int i = 0; i < 16; i++) lanes += (double)l[i];
+  assert_close(m, top, 0.0, "maximum", total);
+  /* A weight carries the rounding of s - m (at most 30 here: below that it is negligible), 2 ulp of exp2, and one
+   * rounding per rescaling and per addition. */
+  const double bound = (30 * M_LN2 + 6 + 2.0 * (double)(total / step + 1) + (double)total) * U;
+  assert_close(lanes, sum, bound * sum, "sum", total);
+  assert_close(o[0], sum, bound * sum, "o", 0);
+  assert_close(o[1], first, bound * 7 * sum, "o", 1);
+  assert_guards(g, 3);
+  free_guards(g, 3);
+}
+
+static void test_softmax_block__blocks_of_a_row__sum_to_softmax(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float x[MOST];
+  for (int kind = 0; kind < 4; kind++) { /* gaussian, rising, falling, with -inf */
+    fill(x, MOST, 11);
+    for (int64_t j = 0; j < MOST; j++) {
+      if (kind == 1) x[j] = (float)j * 0.125f;
+      if (kind == 2) x[j] = (float)j * -0.25f;
+      if (kind == 3 && (j < 300 || j % 3 == 0)) x[j] = -INFINITY;
+    }
+    for (int i = 1; length(mk, i) >= 0; i++)
+      for (int64_t step = 1; step <= 257; step = step == 1 ? mk->lanes + 1 : step == mk->lanes + 1 ? 128 : step + 129)
+        for (int ragged = 0; ragged < 2; ragged++) check_softmax(mk, length(mk, i), step, x, ragged);
+  }
+}
+
+static void test_softmax_block__only_minus_infinity__stays_empty(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float s[2 * 40], m[2] = {-INFINITY, -INFINITY}, l[32] = {0}, o[2] = {0};
+  const int32_t n[] = {40, 0};
+  for (int j = 0; j < 80; j++) s[j] = -INFINITY;
+  mk->softmax_block(2, 40, s, 40, n, m, l, o, 1, 1);
+  for (int j = 0; j < 80; j++) assert_bits(s[j], 0.0f, "weight", j);
+  for (int j = 0; j < 32; j++) assert_bits(l[j], 0.0f, "sum", j);
+  assert_true(m[0] == -INFINITY && m[1] == -INFINITY && o[0] == 0.0f);
+}
+
+static void test_softmax_block__nan_or_overflow__shows_in_its_own_row(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int64_t at = 0; at < 40; at++) {
+    float s[3 * 40], m[3] = {-INFINITY, -INFINITY, -INFINITY}, l[48] = {0}, o[3] = {0}, sum[3] = {0};
+    fill(s, 120, 12);
+    s[at] = NAN, s[40 + at] = INFINITY;
+    mk->softmax_block(3, 40, s, 40, NULL, m, l, o, 1, 1);
+    for (int r = 0; r < 3; r++)
+      for (int i = 0; i < 16; i++) sum[r] += l[r * 16 + i];
+    assert_true(isnan(sum[0]) && isnan(s[at]));
+    assert_true(isnan(sum[1]));
+    assert_true(isfinite(sum[2]) && sum[2] >= 1.0f && isfinite(m[0]) && isfinite(m[2]));
+  }
+}
+
+/* --- dropout -------------------------------------------------------------------------------------------------- */
+
+static void test_drop_block__any_block__is_the_defined_mask(void **state) {
+  const attn_micro *mk = isa_of(state);
+  const float rates[] = {0.0f, 0.1f, 0.5f, 0.99f, 0x1.fffffep-1f};
+  const int64_t starts[][2] = {{0, 0}, {5, 32}, {1 << 20, 96}, {(int64_t)1 << 40, 1 << 20}};
+  for (int k = 0; k < 5; k++)
+    for (int b = 0; b < 4; b++)
+      for (int i = 0; length(mk, i) >= 0; i++) {
+        const int64_t cols = length(mk, i), ld = cols + 1, rows = 3, size = (rows - 1) * ld + cols;
+        const attn_drop dr = attn_drop_make(rates[k], 77);
+        guard g[2];
+        float *x = place(&g[0], size, b), *old = place(&g[1], size, 0);
+        fill(x, size, 13);
+        memcpy(old, x, (size_t)size * sizeof(float));
+        mk->drop_block(rows, cols, x, ld, &dr, starts[b][0], starts[b][1]);
+        for (int64_t r = 0; r < rows; r++)
+          for (int64_t j = 0; j < ld && r * ld + j < size; j++) {
+            const float z = j < cols ? attn_drop_at(&dr, starts[b][0] + r, starts[b][1] + j) : 1.0f;
+            assert_close(x[r * ld + j], old[r * ld + j] * z, 0.0, "drop_block", j);
+          }
+        assert_guards(g, 2);
+        free_guards(g, 2);
+      }
+}
+
+static void test_softmax_grad__with_and_without_dropout__matches_formula(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int dropped = 0; dropped < 2; dropped++) {
+      const int64_t cols = length(mk, i), ld = cols + 3, rows = 3, size = (rows - 1) * ld + cols;
+      const attn_drop dr = attn_drop_make(dropped ? 0.25f : 0.0f, 5);
+      const float delta[] = {0.5f, -1.25f, 0.0f};
+      guard g[4];
+      float *p = place(&g[0], size, 4), *dp = place(&g[1], size, 6), *p0 = place(&g[2], size, 0);
+      float *dp0 = place(&g[3], size, 0);
+      fill(p, size, 14), fill(dp, size, 15);
+      memcpy(p0, p, (size_t)size * sizeof(float)), memcpy(dp0, dp, (size_t)size * sizeof(float));
+      mk->softmax_grad(rows, cols, p, dp, ld, delta, &dr, 9, 64);
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < ld && r * ld + j < size; j++) {
+          const int64_t at = r * ld + j;
+          if (j >= cols) {
+            assert_bits(p[at], p0[at], "gap of p", j), assert_bits(dp[at], dp0[at], "gap of dp", j);
+            continue;
+          }
+          const double z = attn_drop_at(&dr, 9 + r, 64 + j), t = dp0[at] * z;
+          assert_close(p[at], p0[at] * z, U * fabs(p0[at] * z), "p", at);
+          assert_close(dp[at], p0[at] * (t - delta[r]),
+                       3 * U * fabs((double)p0[at]) * (fabs(t) + fabs((double)delta[r])), "dp", at);
+        }
+      assert_guards(g, 4);
+      free_guards(g, 4);
+    }
+}
+
+static void test_drop_at__many_elements__keeps_the_share_asked_for(void **state) {
+  (void)state;
+  const float rates[] = {0.1f, 0.5f};
+  enum { N = 512 };
+  for (int k = 0; k < 2; k++) {
+    const attn_drop a = attn_drop_make(rates[k], 1), b = attn_drop_make(rates[k], 2);
+    int64_t kept = 0, both = 0, with_next_row = 0, with_next_col = 0;
+    for (int64_t r = 0; r < N; r++)
+      for (int64_t c = 0; c < N; c++) {
+        const int x = attn_drop_at(&a, r, c) > 0.0f;
+        kept += x;
+        both += x && attn_drop_at(&b, r, c) > 0.0f;
+        with_next_row += x && attn_drop_at(&a, r + 1, c) > 0.0f;
+        with_next_col += x && attn_drop_at(&a, r, c + 1) > 0.0f;
+        assert_true(!x || fabsf(attn_drop_at(&a, r, c) - 1.0f / (1.0f - rates[k])) < 1e-4f);
+      }
+    const double q = 1.0 - (double)rates[k], n = (double)N * N;
+    assert_close((double)kept, n * q, 5 * sqrt(n * q * (1 - q)), "kept", k);
+    const int64_t pairs[] = {both, with_next_row, with_next_col}; /* independent keys, rows, columns */
+    for (int i = 0; i < 3; i++)
+      assert_close((double)pairs[i], n * q * q, 6 * sqrt(n * q * q * (1 - q * q)), "pairs", i);
+  }
+}
+
+/* --- normalisation and GELU ----------------------------------------------------------------------------------- */
+
+static void check_norm(const attn_micro *mk, int64_t width, float shift, int at) {
+  const int64_t rows = 3, size = rows * width;
+  guard g[6];
+  float *x = place(&g[0], size, at), *gain = place(&g[1], width, at), *bias = place(&g[2], width, 7 - at);
+  float *y = place(&g[3], size, at), *mean = place(&g[4], rows, at), *rstd = place(&g[5], rows, at);
+  fill(x, size, 16), fill(gain, width, 17), fill(bias, width, 18);
+  for (int64_t i = 0; i < size; i++) x[i] += shift;
+  mk->norm(rows, width, x, gain, bias, 1e-5f, y, mean, rstd);
+  for (int64_t r = 0; r < rows; r++) {
+    double mu = 0.0, var = 0.0, most = 0.0;
+    for (int64_t j = 0; j < width; j++) mu += x[r * width + j], most = fmax(most, fabs((double)x[r * width + j]));
+    mu /= (double)width;
+    for (int64_t j = 0; j < width; j++) var += (x[r * width + j] - mu) * (x[r * width + j] - mu);
+    var /= (double)width;
+    const double rs = 1.0 / sqrt(var + 1e-5);
+    /* The mean is off by n u max|x| / lanes at most; the deviation by that and one rounding of max|x|; the variance
+     * moves by the square of the former (deviations sum to zero) and its own rounding. */
+    const double steps = (double)(width / mk->lanes + mk->lanes + 3), dm = steps * U * most;
+    const double dr = rs * (steps * U + 0.5 * rs * rs * (dm * dm + 4 * U * most * sqrt(var)) + 2 * U);
+    assert_close(mean[r], mu, dm, "mean", r);
+    assert_close(rstd[r], rs, dr, "rstd", r);
+    for (int64_t j = 0; j < width; j++) {
+      const double c = x[r * width + j] - mu, want = c * rs * gain[j] + bias[j];
+      const double off = fabs((double)gain[j]) * ((dm + 2 * U * most) * rs + fabs(c) * (dr + 3 * U * rs));
+      assert_close(y[r * width + j], want, off + 2 * U * (fabs(want) + fabs((double)bias[j])), "norm", j);
+    }
+  }
+  assert_guards(g, 6);
+  free_guards(g, 6);
+}
+
+static void test_norm__any_width_and_offset__within_rounding(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 1; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      check_norm(mk, length(mk, i), 0.0f, at);
+      check_norm(mk, length(mk, i), 100.0f, at);
+    }
+}
+
+static void test_norm__constant_row__gives_the_bias(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float x[33], g[33], b[33], y[33], mean, rstd;
+  for (int i = 0; i < 33; i++) x[i] = 2.0f, g[i] = 3.0f, b[i] = (float)i;
+  mk->norm(1, 33, x, g, b, 1e-5f, y, &mean, &rstd);
+  assert_close(mean, 2.0, 0.0, "mean", 0); /* multiples of 2 sum without rounding; 66/33 needs 1/33 */
+  for (int i = 0; i < 33; i++) assert_close(y[i], i, 3 * 4 * U / sqrt(1e-5), "norm", i);
+}
+
+static void test_norm_grad__any_width__matches_formula_and_sums(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 1; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at += 3) {
+      const int64_t width = length(mk, i), rows = 4, size = rows * width;
+      guard g[8];
+      float *x = place(&g[0], size, at), *gain = place(&g[1], width, at), *dy = place(&g[2], size, at);
+      float *dx = place(&g[3], size, at), *dg = place(&g[4], width, at), *db = place(&g[5], width, 7 - at);
+      float *mean = place(&g[6], rows, at), *rstd = place(&g[7], rows, at), dx0[4 * MOST], dg0[MOST], db0[MOST];
+      fill(x, size, 20), fill(gain, width, 21), fill(dy, size, 22), fill(dx, size, 23);
+      fill(dg, width, 24), fill(db, width, 25), fill(mean, rows, 26);
+      for (int64_t r = 0; r < rows; r++) rstd[r] = 0.5f + (float)r; /* the formula holds for any mean and rstd */
+      memcpy(dx0, dx, (size_t)size * sizeof(float));
+      memcpy(dg0, dg, (size_t)width * sizeof(float)), memcpy(db0, db, (size_t)width * sizeof(float));
+      mk->norm_grad(rows, width, x, gain, mean, rstd, dy, dx, dg, db);
+      for (int64_t r = 0; r < rows; r++) {
+        double me = 0.0, meh = 0.0, ae = 0.0, aeh = 0.0;
+        for (int64_t j = 0; j < width; j++) {
+          const double e = (double)dy[r * width + j] * gain[j], h = ((double)x[r * width + j] - mean[r]) * rstd[r];
+          me += e / (double)width, meh += e * h / (double)width;
+          ae += fabs(e) / (double)width, aeh += fabs(e * h) / (double)width;
+        }
+        const double steps = (double)(width / mk->lanes + mk->lanes + 6);
+        for (int64_t j = 0; j < width; j++) {
+          const int64_t k = r * width + j;
+          const double e = (double)dy[k] * gain[j], h = ((double)x[k] - mean[r]) * rstd[r];
+          const double want = dx0[k] + rstd[r] * (e - me - h * meh),
+                       size_h = (fabs((double)x[k]) + fabs((double)mean[r])) * rstd[r];
+          const double parts = fabs(e) + ae + size_h * aeh;
+          assert_close(dx[k], want,
+                       U * (fabs((double)dx0[k]) + rstd[r] * (6 * parts + steps * (ae + size_h * aeh) + 6 * aeh)), "dx",
+                       k);
+        }
+      }
+      for (int64_t j = 0; j < width; j++) {
+        double wg = dg0[j], wb = db0[j], ag = fabs(wg), ab = fabs(wb);
+        for (int64_t r = 0; r < rows; r++) {
+          const double d = dy[r * width + j],
+                       size_h = (fabs((double)x[r * width + j]) + fabs((double)mean[r])) * rstd[r];
+          wg += d * ((double)x[r * width + j] - mean[r]) * rstd[r], wb += d;
+          ag += fabs(d) * size_h, ab += fabs(d);
+        }
+        assert_close(dg[j], wg, 8 * U * ag, "dg", j);
+        assert_close(db[j], wb, 5 * U * ab, "db", j);
+      }
+      assert_guards(g, 8);
+      free_guards(g, 8);
+    }
+}
+
+static double phi_cdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
+static double phi_density(double x) { return exp(-0.5 * x * x) * 0.39894228040143267794; }
+
+static void test_gelu__sweep__erf_error_below_promise(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int64_t i = -12 * 4096; i < 12 * 4096; i += MOST) {
+    float x[MOST], y[MOST], dy[MOST], dx[MOST];
+    for (int64_t j = 0; j < MOST; j++) x[j] = (float)(i + j) / 4096.0f + 1e-5f, dy[j] = 1.0f;
+    mk->gelu(MOST, x, y);
+    mk->gelu_grad(MOST, x, dy, dx);
+    for (int64_t j = 0; j < MOST; j++) {
+      /* y = x (1 + erf) / 2 rounds once more; the derivative Phi + x phi shares Phi's error, phi's is relative. */
+      const double v = x[j], xd = v * phi_density(v);
+      assert_close(y[j], v * phi_cdf(v), fabs(v) * 2.5e-7 + U * fabs((double)y[j]), "gelu", i + j);
+      assert_close(dx[j], phi_cdf(v) + xd, 2.5e-7 + (12 + 2 * v * v) * U * fabs(xd) + 2 * U, "gelu'", i + j);
+    }
+  }
+}
+
+static void test_gelu__any_length_and_place__stays_inside(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      const int64_t n = length(mk, i);
+      guard g[3];
+      float *x = place(&g[0], n, at), *y = place(&g[1], n, 7 - at), *dy = place(&g[2], n, at), dx[MOST];
+      fill(x, n, 30), fill(dy, n, 31);
+      mk->gelu(n, x, y);
+      for (int64_t j = 0; j < n; j++)
+        assert_close(y[j], x[j] * phi_cdf(x[j]), fabs((double)x[j]) * 2.5e-7 + U, "gelu", j);
+      mk->gelu_grad(n, x, dy, dx);
+      mk->gelu_grad(n, x, dy, dy); /* dx may be dy */
+      for (int64_t j = 0; j < n; j++) assert_bits(dy[j], dx[j], "in place", j);
+      assert_guards(g, 3);
+      free_guards(g, 3);
+    }
+}
+
+static void test_gelu__special_values__limits_and_nan(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int64_t pad = 0; pad < 16; pad++) {
+    float x[24] = {0}, y[24], dy[24], dx[24];
+    const float in[] = {NAN, INFINITY, -200.0f, 200.0f, 0.0f, -0.0f}, out[] = {NAN, INFINITY, 0, 200, 0, 0};
+    const float slope[] = {NAN, NAN, 0, 1, 0.5f, 0.5f};
+    memcpy(x + pad, in, sizeof in);
+    for (int j = 0; j < 24; j++) dy[j] = 1.0f;
+    mk->gelu(pad + 6, x, y);
+    mk->gelu_grad(pad + 6, x, dy, dx);
+    for (int j = 0; j < 6; j++) {
+      assert_close(y[pad + j], out[j], 0.0, "gelu", j);
+      if (j != 1) assert_close(dx[pad + j], slope[j], 2.5e-7, "gelu'", j); /* inf * phi(inf) is not defined */
+    }
+  }
+}
+
+/* --- packing and dispatch ------------------------------------------------------------------------------------- */
+
+static void test_pack__any_shape__follows_definition(void **state) {
+  const attn_micro *mk = isa_of(state);
+  const int64_t w = mk->panel, sizes[] = {0, 1, w - 1, w, w + 1, 2 * w + 3};
+  for (int a = 0; a < 6; a++)
+    for (int b = 1; b < 6; b++)
+      for (int pick = 0; pick < 2; pick++) {
+        const int64_t n = sizes[a], d = sizes[b], ld = d + 1, source = 2 * n + 1;
+        guard g[3];
+        float *x = place(&g[0], (source - 1) * ld + d, 4), *t = place(&g[1], attn_panels(mk, n) * w * d, 4);
+        float *p = place(&g[2], attn_panels(mk, d) * w * n, 4);
+        int32_t idx[200];
+        fill(x, (source - 1) * ld + d, 40);
+        for (int64_t j = 0; j < n; j++) idx[j] = (int32_t)(2 * j + 1);
+        attn_pack_transposed(mk, n, d, x, ld, pick ? idx : NULL, 0.5f, t);
+        attn_pack_panels(mk, n, d, x, ld, pick ? idx : NULL, p);
+        for (int64_t j = 0; j < attn_panels(mk, n) * w; j++)
+          for (int64_t c = 0; c < d; c++) {
+            const float want = j < n ? x[(pick ? idx[j] : j) * ld + c] * 0.5f : 0.0f;
+            assert_bits(t[j / w * w * d + c * w + j % w], want, "transposed", j);
+          }
+        for (int64_t j = 0; j < n; j++)
+          for (int64_t c = 0; c < attn_panels(mk, d) * w; c++) {
+            const float want = c < d ? x[(pick ? idx[j] : j) * ld + c] : 0.0f;
+            assert_bits(p[c / w * w * n + j * w + c % w], want, "panels", j);
+          }
+        assert_guards(g, 3);
+        free_guards(g, 3);
+      }
+}
+
+static void test_set__constants__fit_the_callers(void **state) {
+  const attn_micro *mk = isa_of(state);
+  assert_string_equal(mk->name, *state);
+  assert_int_equal(mk->panel, 2 * mk->lanes);
+  assert_true(mk->lanes >= 1 && 16 % mk->lanes == 0); /* softmax_block's sums, drop_block's groups */
+  assert_true(mk->rows >= 1 && 96 % mk->rows == 0 && mk->rows <= 16);
+}
+
+static void test_drop_make__rates__round_to_16_bits(void **state) {
+  (void)state;
+  assert_int_equal(attn_drop_make(0.0f, 1).threshold, 0);
+  assert_int_equal(attn_drop_make(0.5f, 1).threshold, 32768);
+  assert_int_equal(attn_drop_make(0.1f, 1).threshold, 6554);
+  assert_true(attn_drop_make(0.5f, 1).scale == 2.0f && attn_drop_make(0.0f, 1).scale == 1.0f);
+  const attn_drop none = attn_drop_make(0.0f, 1), all = attn_drop_make(0x1.fffffep-1f, 1);
+  for (int64_t j = 0; j < 100; j++) assert_true(attn_drop_at(&none, j, j) == 1.0f && attn_drop_at(&all, j, j) == 0.0f);
+}
+
+/* What a fresh process chooses under ATTN_ISA = asked (NULL: unset): "name|error" in line. */
+static void choice(const char *asked, char *line, int size) {
+  char command[4096], self[3000];
+  const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  assert_true(n > 0);
+  self[n] = 0;
+  if (asked)
+    (void)setenv("ATTN_ISA", asked, 1);
+  else
+    (void)unsetenv("ATTN_ISA");
+  (void)snprintf(command, sizeof command, "'%s' --choice", self);
+  FILE *f = popen(command, "r");
+  assert_non_null(f);
+  assert_non_null(fgets(line, size, f));
+  assert_int_equal(pclose(f), 0);
+  (void)unsetenv("ATTN_ISA");
+}
+
+static void test_dispatch__environment__decides_or_complains(void **state) {
+  (void)state;
+  char line[512], best[512], want[64];
+  choice(NULL, best, sizeof best);
+  const char *const names[] = {"scalar", "avx2", "avx512"};
+  for (int i = 0; i < 3; i++) {
+    choice(names[i], line, sizeof line);
+    if (attn_micro_named(names[i])) {
+      (void)snprintf(want, sizeof want, "%s|\n", names[i]);
+      assert_string_equal(line, want);
+    } else {
+      assert_non_null(strstr(line, "absent on this CPU"));
+    }
+  }
+  choice("", line, sizeof line);
+  assert_string_equal(line, best);
+  choice("sse9", line, sizeof line);
+  assert_non_null(strstr(line, "ATTN_ISA=sse9"));
+  assert_non_null(strstr(line, "scalar, avx2, avx512"));
+  assert_null(attn_micro_named("sse9"));
+}
+
+#define ISA_TEST(f)                                                                                                    \
+  { #f, f }
+static const struct {
+  const char *name;
+  CMUnitTestFunction run;
+} per_isa[] = {
+    ISA_TEST(test_set__constants__fit_the_callers),
+    ISA_TEST(test_dot__any_length_and_place__within_rounding),
+    ISA_TEST(test_dot__special_values__follow_ieee),
+    ISA_TEST(test_dots__rows__are_scaled_dots),
+    ISA_TEST(test_axpy__any_length_and_place__two_roundings),
+    ISA_TEST(test_gemm__all_shapes_and_layouts__within_rounding),
+    ISA_TEST(test_gemm__rows__do_not_depend_on_their_tile),
+    ISA_TEST(test_gemm__nan__stays_in_its_row_and_column),
+    ISA_TEST(test_exp2__whole_domain__below_two_ulp),
+    ISA_TEST(test_exp2__special_values__exact),
+    ISA_TEST(test_exp2_block__ragged_rows__zero_past_their_end),
+    ISA_TEST(test_softmax_block__blocks_of_a_row__sum_to_softmax),
+    ISA_TEST(test_softmax_block__only_minus_infinity__stays_empty),
+    ISA_TEST(test_softmax_block__nan_or_overflow__shows_in_its_own_row),
+    ISA_TEST(test_drop_block__any_block__is_the_defined_mask),
+    ISA_TEST(test_softmax_grad__with_and_without_dropout__matches_formula),
+    ISA_TEST(test_norm__any_width_and_offset__within_rounding),
+    ISA_TEST(test_norm__constant_row__gives_the_bias),
+    ISA_TEST(test_norm_grad__any_width__matches_formula_and_sums),
+    ISA_TEST(test_gelu__sweep__erf_error_below_promise),
+    ISA_TEST(test_gelu__any_length_and_place__stays_inside),
+    ISA_TEST(test_gelu__special_values__limits_and_nan),
+    ISA_TEST(test_pack__any_shape__follows_definition),
+};
+enum { PER_ISA = sizeof per_isa / sizeof *per_isa };
+
+int main(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "--choice") == 0) {
+    printf("%s|%s\n", attn_isa_name(), attn_micro_error() ? attn_micro_error() : "");
+    return 0;
+  }
+  static char isas[][8] = {"scalar", "avx2", "avx512"};
+  static char name[3 * PER_ISA][128];
+  struct CMUnitTest tests[3 * PER_ISA + 3] = {
+      cmocka_unit_test(test_drop_at__many_elements__keeps_the_share_asked_for),
+      cmocka_unit_test(test_drop_make__rates__round_to_16_bits),
+      cmocka_unit_test(test_dispatch__environment__decides_or_complains),
+  };
+  for (int i = 0; i < 3; i++)
+    for (int t = 0; t < PER_ISA; t++) {
+      (void)snprintf(name[i * PER_ISA + t], sizeof *name, "%s__%s", per_isa[t].name, isas[i]);
+      tests[3 + i * PER_ISA + t] = (struct CMUnitTest){name[i * PER_ISA + t], per_isa[t].run, NULL, NULL, isas[i]};
+    }
+  return _cmocka_run_group_tests("micro", tests, 3 * PER_ISA + 3, NULL, NULL);
+}
