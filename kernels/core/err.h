@@ -23,7 +23,7 @@ typedef struct ice_err {
 } ice_err;
 
 /** Fills *e (may be NULL) and returns code, so that `return ice_fail(e, ICE_DATA, ...)` reads as one step.
- *  Control characters in the formatted text are replaced by '?', so that hostile names stay on one line. */
+ *  Control characters and bytes that are no UTF-8 become '?', so that hostile names stay on one printable line. */
 int ice_fail(ice_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int ice_vfail(ice_err *e, int code, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
 
