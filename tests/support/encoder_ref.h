@@ -1,0 +1,43 @@
+/* encoder_ref.h - the LRA encoder and its loss in double precision, by plain loops from the definition of the model.
+ *
+ * Shares with the code under test only the names of the tensors, the hash that keys a dropout and the definition of a
+ * mask's element (attn_drop_at). Everything is a smooth function of the parameters (but for the ReLU of the head), so
+ * that central differences of the loss give gradients of eight digits. */
+#ifndef TEST_ENCODER_REF_H
+#define TEST_ENCODER_REF_H
+
+#include <stdint.h>
+
+#include "kernels/attn.h"
+#include "models/encoder.h"
+
+typedef struct ref_view { /* [b, h, n, width] in double; strides in elements, last axis dense */
+  double *p;
+  ptrdiff_t sb, sh, sn;
+} ref_view;
+
+/** out = softmax(scale q k^T, masked and causal as in attn.h) v, weights times the dropout mask of training: head
+ *  (ib, ih) uses key attn_hash(key, ib, ih), row the query, column the rank of the key among the kept ones. */
+void attention_ref(const attn_problem *pb, ref_view q, ref_view k, ref_view v, const uint8_t *kmask, float drop,
+                   uint64_t key, ref_view out);
+
+typedef struct encoder_ref {
+  const encoder *m; /* layout and names; its float parameters are not read after creation */
+  double *params;   /* [m->n_params], a copy that may be changed */
+  double kink;      /* of the last loss: smallest |input| of the head's ReLU */
+} encoder_ref;
+
+/** Copies the parameters of m. Exits when memory is out. */
+encoder_ref encoder_ref_new(const encoder *m);
+void encoder_ref_free(encoder_ref *r);
+
+/** Logits [classes] of one example; dropout 0 is inference. Arguments as of sequence_gradient. Returns the cross
+ *  entropy against `label`. */
+double encoder_ref_loss(encoder_ref *r, const int32_t *const *ids, const int64_t *n, int32_t label, float dropout,
+                        uint64_t key, double *logits);
+
+/** Central difference of the loss in parameter i. */
+double encoder_ref_slope(encoder_ref *r, int64_t i, const int32_t *const *ids, const int64_t *n, int32_t label,
+                         float dropout, uint64_t key);
+
+#endif
