@@ -247,6 +247,17 @@ static attn_status dense_forward(const void *plan, const void *params, attn_view
   return attn_dense_run(plan, q, out, scratch, 0.0f, 0, st ? st->lse : NULL, st ? &st->pairs : NULL);
 }
 
+attn_status attn_dense_report(const void *plan, const attn_stats *st) {
+  const dense_plan *pl = plan;
+  const attn_problem *pb = &pl->pb;
+  for (int64_t row = 0; row < pb->b * pb->h * pb->nq; row++) {
+    const int64_t ib = row / (pb->h * pb->nq), ih = row / pb->nq % pb->h, iq = row % pb->nq;
+    const int32_t *idx = pl->idx + ib * pb->nk;
+    st->on_keys(st->ctx, ib, ih, iq, idx, attn_prefix(pb, idx, pl->count[ib], iq));
+  }
+  return ATTN_OK;
+}
+
 static void dense_release(void *plan) { (void)plan; }
 
 static const attn_param dense_params[] = {{.key = NULL}};

@@ -13,4 +13,7 @@ extern const attn_training attn_training_dense;
 attn_status attn_dense_run(const void *plan, attn_view q, attn_viewm out, void *scratch, float drop, uint64_t key,
                            float *lse, uint64_t *pairs);
 
+/** Hands every row its visible keys through st->on_keys, for methods that fall back to "dense". After build. */
+attn_status attn_dense_report(const void *plan, const attn_stats *st);
+
 #endif

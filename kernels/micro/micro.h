@@ -56,6 +56,10 @@ typedef struct attn_micro {
   /** out[j] = scale * x.row(j), rows of `width` floats, stride ld. */
   void (*dots)(int64_t rows, int64_t width, const float *x, const float *y, ptrdiff_t ld, float *out);
 
+  /** Index of the largest x[j] + bias[j] (bias NULL: x[j]), the lowest on ties; *best = that value. NaN never wins; 0
+   *  and -inf when no entry exceeds -inf. */
+  int64_t (*argmax)(int64_t n, const float *x, const float *bias, float *best);
+
   /** Layer normalisation of rows of `width`: y = (x - mean) * rstd * g + b; saves mean and rstd per row. */
   void (*norm)(int64_t rows, int64_t width, const float *x, const float *g, const float *b, float eps, float *y,
                float *mean, float *rstd);
