@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "kernels/core/alloc.h"
+#include "kernels/core/fileio.h"
 #include "kernels/core/rng.h"
 #include "models/network.h"
 #include "models/sequence.h"
@@ -231,10 +232,18 @@ static int64_t longest_of(const task_data *d) {
   return n;
 }
 
+/* Paths of state and log, and the folder for all three files. */
 static int name_files(trainer *t, ice_err *e) {
   const char *out = t->cfg->out, *tail = ".safetensors";
   size_t stem = strlen(out);
   if (stem > strlen(tail) && strcmp(out + stem - strlen(tail), tail) == 0) stem -= strlen(tail);
+  const char *slash = strrchr(out, '/');
+  char folder[4096];
+  if (slash && slash != out) {
+    if ((size_t)(slash - out) >= sizeof folder) return ice_fail(e, ICE_USAGE, "out: a path of %zu characters is too long", strlen(out));
+    (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - out), out);
+    ICE_TRY(file_make_dirs(folder, e));
+  }
   int a = snprintf(t->state_path, sizeof t->state_path, "%s.state", out);
   int b = snprintf(t->log_path, sizeof t->log_path, "%.*s.log.csv", (int)stem, out);
   if (a >= (int)sizeof t->state_path || b >= (int)sizeof t->log_path)
