@@ -4,12 +4,12 @@
  * Idea    Visit keys in blocks; keep per query row a running maximum m and a running sum l of 2^(s - m); when m grows,
  *         rescale what was accumulated. A task is (batch, head, block of queries); inside, a register tile of queries
  *         meets a block of keys: scores by one small GEMM against packed K^T panels, softmax_block in place, values by
- * a second small GEMM. Logits are in base 2: scale * log2(e) is folded into the copy of the queries. Source  Milakov &
- * Gimelshein 2018 (arXiv:1805.02867); blocking as in Dao et al. 2022 (arXiv:2205.14135), forward only. Cost    2 nq nk
- * (d + dv) flops and nq nk exponentials per head; plan = packed copies of K and V; scratch per thread = one block of
- * queries, scores and outputs. O(n) memory. Limits  f32. The key-block walk is fixed, so bits do not depend on threads.
- * Masked keys are compacted away (visible.h), causal rows stop at their prefix; whole blocks beyond it are never
- * touched. */
+ *         a second small GEMM. Logits are in base 2: scale * log2(e) is folded into the copy of the queries.
+ * Source  Milakov & Gimelshein 2018 (arXiv:1805.02867); blocking as in Dao et al. 2022 (arXiv:2205.14135), forward only.
+ * Cost    2 nq nk (d + dv) flops and nq nk exponentials per head; plan = packed copies of K and V; scratch per thread =
+ *         one block of queries, scores and outputs. O(n) memory.
+ * Limits  f32. The walk over key blocks is fixed, so bits do not depend on threads. Masked keys are compacted away
+ *         (visible.h); causal rows stop at their prefix, and blocks beyond it are never touched. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>

@@ -1,0 +1,137 @@
+/* fileio.c - see fileio.h */
+#include "kernels/core/fileio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- reading -------------------------------------------------------------------------------------------------- */
+
+static const char *kind_of(mode_t mode) {
+  return S_ISDIR(mode) ? "a folder" : S_ISFIFO(mode) ? "a FIFO" : S_ISSOCK(mode) ? "a socket" : "a device";
+}
+
+static int map_fd(int fd, const char *path, size_t max, file_map *out, ice_err *e) {
+  struct stat st;
+  if (fstat(fd, &st)) return ice_fail(e, ICE_DATA, "%s: cannot be examined: %s", path, strerror(errno));
+  if (!S_ISREG(st.st_mode))
+    return ice_fail(e, ICE_DATA, "%s: is %s; a regular file is needed", path, kind_of(st.st_mode));
+  if ((uintmax_t)st.st_size > max)
+    return ice_fail(e, ICE_DATA, "%s: %lld bytes; at most %zu are allowed", path, (long long)st.st_size, max);
+  *out = (file_map){.p = (const uint8_t *)"", .n = (size_t)st.st_size};
+  if (!out->n) return ICE_OK; /* an empty range cannot be mapped */
+  void *p = mmap(NULL, out->n, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (p == MAP_FAILED) {
+    int rc = ice_fail(e, ICE_DATA, "%s: cannot be mapped: %s", path, strerror(errno));
+    *out = (file_map){0};
+    return rc;
+  }
+  out->p = p;
+  return ICE_OK;
+}
+
+int file_open_map(const char *path, size_t max, file_map *out, ice_err *e) {
+  *out = (file_map){0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* non-blocking: a FIFO must not hang us */
+  if (fd < 0) return ice_fail(e, ICE_DATA, "%s: cannot be opened: %s", path, strerror(errno));
+  int rc = map_fd(fd, path, max, out, e);
+  (void)close(fd);
+  return rc;
+}
+
+void file_close_map(file_map *m) {
+  if (m->n) (void)munmap((void *)(uintptr_t)m->p, m->n);
+  *m = (file_map){0};
+}
+
+int file_is_regular(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* --- writing -------------------------------------------------------------------------------------------------- */
+
+int file_make_dirs(const char *path, ice_err *e) {
+  char part[4096];
+  size_t n = strlen(path);
+  if (n == 0 || n >= sizeof part) return ice_fail(e, ICE_USAGE, "folder name of %zu bytes; 1..%zu are allowed", n, sizeof part - 1);
+  for (size_t i = 1; i <= n; i++) {
+    if (path[i] != '/' && path[i] != '\0') continue;
+    memcpy(part, path, i);
+    part[i] = '\0';
+    struct stat st;
+    if (mkdir(part, 0777) && errno != EEXIST)
+      return ice_fail(e, ICE_INTERNAL, "%s: cannot be created: %s", part, strerror(errno));
+    if (stat(part, &st) || !S_ISDIR(st.st_mode)) return ice_fail(e, ICE_INTERNAL, "%s: exists and is not a folder", part);
+  }
+  return ICE_OK;
+}
+
+/* The folder part of path, "." if there is none; returns its length. */
+static size_t folder_of(const char *path, char *out, size_t size) {
+  const char *slash = strrchr(path, '/');
+  size_t n = slash ? (size_t)(slash - path) : 0;
+  const char *from = n ? path : slash ? "/" : ".";
+  if (!n) n = 1;
+  if (n >= size) n = size - 1;
+  memcpy(out, from, n);
+  out[n] = '\0';
+  return n;
+}
+
+int file_out_open(file_out *o, const char *path, ice_err *e) {
+  *o = (file_out){0};
+  struct stat st;
+  if (strlen(path) + 16 > sizeof o->temp)
+    return ice_fail(e, ICE_USAGE, "file name of %zu bytes; at most %zu are allowed", strlen(path), sizeof o->temp - 16);
+  if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+    return ice_fail(e, ICE_USAGE, "%s: is %s; only a regular file can be replaced", path, kind_of(st.st_mode));
+  memcpy(o->path, path, strlen(path) + 1);
+  size_t n = folder_of(path, o->temp, sizeof o->temp);
+  const char *base = strrchr(path, '/');
+  (void)snprintf(o->temp + n, sizeof o->temp - n, "/.%s.XXXXXX", base ? base + 1 : path);
+  int fd = mkostemp(o->temp, O_CLOEXEC);
+  if (fd < 0) return ice_fail(e, ICE_INTERNAL, "%s: cannot be created: %s", path, strerror(errno));
+  mode_t mask = umask(0); /* the only way to read it */
+  (void)umask(mask);
+  if (fchmod(fd, 0666 & ~mask) || !(o->stream = fdopen(fd, "wb"))) {
+    int err = errno;
+    (void)close(fd);
+    (void)unlink(o->temp);
+    return ice_fail(e, ICE_INTERNAL, "%s: cannot be created: %s", path, strerror(err));
+  }
+  return ICE_OK;
+}
+
+int file_out_commit(file_out *o, ice_err *e) {
+  FILE *f = o->stream;
+  o->stream = NULL;
+  errno = 0;
+  int bad = ferror(f) | fflush(f), err = errno;
+  if (!bad && fsync(fileno(f))) bad = 1, err = errno;
+  if (fclose(f) && !bad) bad = 1, err = errno;
+  if (!bad && rename(o->temp, o->path)) bad = 1, err = errno;
+  if (bad) {
+    (void)unlink(o->temp);
+    return ice_fail(e, ICE_INTERNAL, "%s: cannot be written: %s", o->path, err ? strerror(err) : "an earlier write failed");
+  }
+  char folder[sizeof o->path];
+  (void)folder_of(o->path, folder, sizeof folder);
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* makes the rename itself durable; best effort, */
+  if (fd >= 0) {                                             /* since some file systems refuse it             */
+    (void)fsync(fd);
+    (void)close(fd);
+  }
+  return ICE_OK;
+}
+
+void file_out_abort(file_out *o) {
+  if (!o->stream) return;
+  (void)fclose(o->stream);
+  (void)unlink(o->temp);
+  o->stream = NULL;
+}
