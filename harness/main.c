@@ -1,0 +1,4 @@
+/* main.c - see cli.c */
+#include "harness/cli.h"
+
+int main(int argc, char **argv) { return cli_main(argc, argv); }
