@@ -21,7 +21,7 @@ typedef struct task_data {
   int32_t *tokens;  /* all ids, one after the other; 0 is padding and never stored          */
   int64_t *start;   /* [count*inputs + 1]: sequence i of example e is tokens[start[e*inputs+i]] .. */
   int32_t *label;   /* [count], 0 <= label < task->classes                                  */
-  uint64_t hash;    /* XXH3 of the file bytes the split was read from                       */
+  uint64_t hash;    /* XXH3 of the unpacked file the split was read from                    */
   char origin[512]; /* path of the file it was read from                                    */
   int official;     /* 1: official release, 0: generated or stand-in (named so in reports)  */
 } task_data;
@@ -39,7 +39,7 @@ typedef struct task {
   const char *name;   /* "lra/listops" */
   const char *doc;    /* one line */
   const char *metric; /* "accuracy" */
-  const char *source; /* where official data comes from: what to fetch, in one line */
+  const char *source; /* what to fetch, from where, and where to put it, in one line: "fetch ..." */
   int vocab;          /* embedding rows of the model (ids are smaller)     */
   int positions;      /* longest sequence the model has positions for = padded length L of the recipe */
   int classes, inputs;
@@ -47,6 +47,9 @@ typedef struct task {
   /** Loads a split found below one data root. ICE_DATA when the files are absent or not sane; *absent (not
    *  NULL) is set to 1 only when nothing of the task lies below this root. */
   int (*load)(const char *root, task_split split, task_data *out, int *absent, ice_err *e);
+  /** The same for files that stand in for the task (other examples of its kind); asked only when no root has the task
+   *  itself, so that two sources never mix. NULL: there are none. */
+  int (*load_standin)(const char *root, task_split split, task_data *out, int *absent, ice_err *e);
   /** Generates the task below opt->out; NULL: cannot be generated. Files appear whole or not at all. */
   int (*make)(const task_make_options *opt, ice_err *e);
   /** Verifies the files below a root (counts, labels, duplicates, known checksums) and prints what it found. */
