@@ -55,7 +55,7 @@ typedef struct encoder_slot {
   const attn_method *method;
   const void *params;
   uint64_t seed; /* layer l uses attn_hash(seed, l, 0) */
-  int threads;
+  int threads; /* 1..4096 */
 } encoder_slot;
 
 /** One attention call, as seen by the observer below. */
@@ -74,7 +74,8 @@ typedef struct encoder_cost {
   uint64_t layer_ns[ENCODER_MAX_LAYERS]; /* attention time by layer */
 } encoder_cost;
 
-/** Working memory for forward passes up to n_max tokens. Reused from call to call; one per thread of control. */
+/** Working memory for forward passes up to n_max tokens (1..positions). Reused from call to call; one per thread of
+ *  control. ICE_USAGE for n_max or threads out of range, ICE_INTERNAL when out of memory. */
 typedef struct encoder_run encoder_run;
 int encoder_run_create(encoder_run **r, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e);
 void encoder_run_destroy(encoder_run *r);

@@ -34,6 +34,10 @@ static uint64_t now_ns(void) {
 
 int encoder_run_create(encoder_run **out, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e) {
   *out = NULL;
+  if (slot->threads < 1 || slot->threads > 4096)
+    return ice_fail(e, ICE_USAGE, "encoder: threads = %d, allowed 1..4096", slot->threads);
+  if (n_max < 1 || n_max > m->cfg.positions)
+    return ice_fail(e, ICE_USAGE, "encoder: memory for %lld tokens, allowed 1..%d", (long long)n_max, m->cfg.positions);
   encoder_run *r = attn_calloc(sizeof *r);
   if (!r) return ice_fail(e, ICE_INTERNAL, "out of memory");
   r->m = m;

@@ -57,6 +57,28 @@ void attention_ref(const attn_problem *pb, ref_view q, ref_view k, ref_view v, c
   free(w);
 }
 
+void encoder_scramble(encoder *m, uint64_t seed) {
+  attn_rng r;
+  attn_rng_seed(&r, seed, 0);
+  encoder_init(m, seed);
+  for (int i = 0; i < m->n_tensors; i++) {
+    const encoder_tensor *t = m->tensor + i;
+    const int64_t n = t->rank == 2 ? t->shape[0] * t->shape[1] : t->shape[0];
+    const int norm = strstr(t->name, "norm") != NULL, table = strstr(t->name, "embeddings") != NULL;
+    const int score = strstr(t->name, "W_q.weight") || strstr(t->name, "W_k.weight");
+    for (int64_t j = 0; j < n; j++) {
+      float *p = m->params + t->offset + j;
+      *p = norm ? *p + 0.3f * (float)attn_rng_normal(&r) : *p * (table ? 30.0f : score ? 2.0f : 1.0f);
+    }
+  }
+}
+
+void encoder_random_ids(int32_t *ids, int64_t n, int vocab, uint64_t seed) {
+  attn_rng r;
+  attn_rng_seed(&r, seed, 1);
+  for (int64_t i = 0; i < n; i++) ids[i] = 1 + (int32_t)attn_rng_below(&r, (uint64_t)vocab - 1);
+}
+
 encoder_ref encoder_ref_new(const encoder *m) {
   encoder_ref r = {.m = m, .params = doubles(m->n_params)};
   for (int64_t i = 0; i < m->n_params; i++) r.params[i] = (double)m->params[i];

@@ -21,6 +21,12 @@ typedef struct ref_view { /* [b, h, n, width] in double; strides in elements, la
 void attention_ref(const attn_problem *pb, ref_view q, ref_view k, ref_view v, const uint8_t *kmask, float drop,
                    uint64_t key, ref_view out);
 
+/** Initialises m, then moves every tensor away from its special start: gains off 1, biases off 0, tables of unit size,
+ *  W_q and W_k large enough for peaked attention. A wrong factor or a forgotten term shows. */
+void encoder_scramble(encoder *m, uint64_t seed);
+/** n token ids in [1, vocab). */
+void encoder_random_ids(int32_t *ids, int64_t n, int vocab, uint64_t seed);
+
 typedef struct encoder_ref {
   const encoder *m; /* layout and names; its float parameters are not read after creation */
   double *params;   /* [m->n_params], a copy that may be changed */
