@@ -1,7 +1,7 @@
 /* config.h - experiment files: YAML in, a list of concrete cells out.
  *
  * One file = one experiment (contract of the YAML: DESIGN.md, `icebench check --help`). Lists multiply out into cells.
- * Reading goes through libcyaml with aliases refused; every key has a type, range and default; a fault is one line
+ * Every key has a type, range and default; a fault is one line
  * `file:line:column: key = value, allowed ...`. */
 #ifndef ICE_CONFIG_H
 #define ICE_CONFIG_H
@@ -42,6 +42,8 @@ typedef struct config_experiment {
 /** Loads, validates and expands a file. `set` is a NULL-terminated list of "key=value" overrides (may be NULL): top-level
  *  scalar keys, measure.KEY, limits.KEY, or METHOD.PARAM (value may be a list a|b|c). ICE_USAGE on any fault. */
 int config_load(const char *file, const char *const *set, config_experiment *out, ice_err *e);
+/** The same from memory (for fuzzing); `name` stands in the messages. */
+int config_parse(const char *bytes, size_t n, const char *name, config_experiment *out, ice_err *e);
 void config_free(config_experiment *x);
 /** Canonical JSON of everything of the cell that identifies its result (method version, threads, isa, data hash and model
  *  hash are added by the runner). To free(). */
