@@ -53,7 +53,7 @@ typedef struct attn_micro {
 
   float (*dot)(int64_t n, const float *x, const float *y);
   void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a*x */
-  /** out[j] = scale * x.row(j), rows of `width` floats, stride ld. */
+  /** out[j] = x . row j of y, rows of `width` floats, stride ld. */
   void (*dots)(int64_t rows, int64_t width, const float *x, const float *y, ptrdiff_t ld, float *out);
 
   /** Index of the largest x[j] + bias[j] (bias NULL: x[j]), the lowest on ties; *best = that value. NaN never wins; 0

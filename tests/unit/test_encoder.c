@@ -12,6 +12,7 @@
 
 #include "kernels/core/alloc.h"
 #include "kernels/core/status.h"
+#include "harness/registry/registry.h"
 #include "kernels/methods/dense.h"
 #include "tests/support/encoder_ref.h"
 
@@ -22,8 +23,12 @@ static encoder make(encoder_config c, uint64_t seed) {
   encoder_scramble(&m, seed);
   return m;
 }
+/* A slot with the method's default parameters, which live until the next call. */
 static encoder_slot slot_of(const attn_method *method, int threads) {
-  return (encoder_slot){.method = method, .seed = 3, .threads = threads};
+  static int64_t params[64];
+  assert_true(method->params_size <= sizeof params);
+  attn_params_default(method, params);
+  return (encoder_slot){.method = method, .params = params, .seed = 3, .threads = threads};
 }
 
 /* --- sizes, names, initialisation ----------------------------------------------------------------------------- */
@@ -157,8 +162,9 @@ static void test_init__tensors__have_pytorch_distributions(void **state) {
  * pooled mean and the head average them again. 100 u is far beyond that and far below any wrong term. */
 static const double FORWARD_BOUND = 100 * 0x1p-24;
 
-static void check_forward(const encoder_config *c, const attn_method *method, const int64_t *n) {
+static void check_forward(const encoder_config *c, const attn_method *method, const int64_t *n, int untrained) {
   encoder m = make(*c, 11);
+  if (untrained) encoder_init(&m, 11); /* small rows, where the eps of a normalisation counts */
   encoder_ref ref = encoder_ref_new(&m);
   int32_t memory[2][512];
   const int32_t *ids[2] = {memory[0], memory[1]};
@@ -180,21 +186,29 @@ static void check_forward(const encoder_config *c, const attn_method *method, co
   encoder_ref_free(&ref), encoder_destroy(&m);
 }
 
-static const attn_method *const exact[] = {&attn_method_dense, NULL};
-
 static void test_forward__exact_methods__match_the_definition(void **state) {
   (void)state;
   const int64_t lengths[][2] = {{1, 0}, {2, 0}, {31, 0}, {500, 0}};
   const encoder_config lra = encoder_lra_config(32, 512, 10, 1);
-  for (int k = 0; exact[k]; k++)
-    for (int i = 0; i < 4; i++) check_forward(&lra, exact[k], lengths[i]);
+  for (const attn_method *const *method = registry_methods; *method; method++)
+    for (int i = 0; i < 4 && (*method)->caps & ATTN_CAP_EXACT; i++) check_forward(&lra, *method, lengths[i], 0);
 }
 static void test_forward__two_inputs__match_the_definition(void **state) {
   (void)state;
   const int64_t lengths[][2] = {{1, 1}, {2, 31}, {31, 2}, {500, 40}};
   const encoder_config lra = encoder_lra_config(300, 512, 2, 2);
-  for (int k = 0; exact[k]; k++)
-    for (int i = 0; i < 4; i++) check_forward(&lra, exact[k], lengths[i]);
+  for (const attn_method *const *method = registry_methods; *method; method++)
+    for (int i = 0; i < 4 && (*method)->caps & ATTN_CAP_EXACT; i++) check_forward(&lra, *method, lengths[i], 0);
+}
+static void test_forward__untrained_weights__match_the_definition(void **state) {
+  (void)state;
+  const int64_t n[2] = {60, 33};
+  const encoder_config one = encoder_lra_config(32, 64, 10, 1), two = encoder_lra_config(32, 64, 2, 2);
+  encoder_config flat = one;
+  flat.layers = 1, flat.mlp = 1; /* little is added to the rows before the final normalisation */
+  check_forward(&one, &attn_method_dense, n, 1);
+  check_forward(&two, &attn_method_dense, n, 1);
+  check_forward(&flat, &attn_method_dense, n, 1);
 }
 static void test_forward__odd_sizes__match_the_definition(void **state) {
   (void)state;
@@ -217,7 +231,7 @@ static void test_forward__odd_sizes__match_the_definition(void **state) {
                                  .head_hidden = 17,
                                  .classes = 1,
                                  .inputs = 2}};
-  for (int i = 0; i < 2; i++) check_forward(&odd[i], &attn_method_dense, n);
+  for (int i = 0; i < 2; i++) check_forward(&odd[i], &attn_method_dense, n, 0);
 }
 
 /* All logits of `count` examples of falling and rising lengths through one run. */
@@ -458,6 +472,32 @@ static void test_memory__every_allocation_fails_once__reported_and_returned(void
   }
 }
 
+static void test_memory__growing_run_out_of_memory__goes_on_afterwards(void **state) {
+  (void)state;
+  encoder m = make(encoder_lra_config(32, 512, 10, 1), 4);
+  const encoder_slot slot = slot_of(&attn_method_dense, 1);
+  int32_t ids[512];
+  const int32_t *in = ids;
+  const int64_t few = 3, many = 512;
+  float want[10], logits[10];
+  encoder_random_ids(ids, 512, 32, 1);
+  for (uint64_t fail = 0; fail <= 2; fail++) { /* plan and scratch of the attention grow */
+    encoder_run *r;
+    ice_err e = {0};
+    assert_int_equal(encoder_run_create(&r, &m, &slot, 512, NULL), ICE_OK);
+    assert_int_equal(encoder_forward(r, &in, &few, logits, NULL, NULL, NULL, NULL), ICE_OK);
+    attn_alloc_fail_at(fail);
+    const int rc = encoder_forward(r, &in, &many, fail ? logits : want, NULL, NULL, NULL, &e);
+    attn_alloc_fail_at(0);
+    assert_true(rc == (fail == 1 ? ICE_INTERNAL : ICE_OK)); /* dense's scratch does not depend on n */
+    assert_int_equal(encoder_forward(r, &in, &few, logits, NULL, NULL, NULL, NULL), ICE_OK);
+    assert_int_equal(encoder_forward(r, &in, &many, logits, NULL, NULL, NULL, NULL), ICE_OK);
+    assert_memory_equal(want, logits, sizeof want);
+    encoder_run_destroy(r);
+  }
+  encoder_destroy(&m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_create__every_lra_task__has_the_published_size),
@@ -466,6 +506,7 @@ int main(void) {
       cmocka_unit_test(test_init__tensors__have_pytorch_distributions),
       cmocka_unit_test(test_forward__exact_methods__match_the_definition),
       cmocka_unit_test(test_forward__two_inputs__match_the_definition),
+      cmocka_unit_test(test_forward__untrained_weights__match_the_definition),
       cmocka_unit_test(test_forward__odd_sizes__match_the_definition),
       cmocka_unit_test(test_forward__threads_and_reuse__do_not_change_bits),
       cmocka_unit_test(test_refresh__changed_parameters__are_seen),
@@ -473,6 +514,7 @@ int main(void) {
       cmocka_unit_test(test_forward__bad_ids_and_lengths__refused_with_place_and_range),
       cmocka_unit_test(test_forward__failing_method__passes_on_its_text),
       cmocka_unit_test(test_memory__every_allocation_fails_once__reported_and_returned),
+      cmocka_unit_test(test_memory__growing_run_out_of_memory__goes_on_afterwards),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
  * Lengths {0, 1, N-1, N, N+1, 2N+3, 1000} (N lanes), buffers that start or end 0..3 floats from an unmapped page.
  * Bounds come from the rounding of the sums, never from what the code happens to give: u = 2^-24, a sum of n products
  * in any order is off by at most about n u * sum |x y|. */
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -124,6 +125,45 @@ static void test_axpy__any_length_and_place__two_roundings(void **state) {
       assert_guards(g, 2);
       free_guards(g, 2);
     }
+}
+
+static void test_argmax__any_length_and_place__lowest_of_the_largest(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++)
+      for (int form = 0; form < 4; form++) { /* with bias or without; few values, so that there are ties */
+        const int64_t n = length(mk, i);
+        guard g[2];
+        float *x = place(&g[0], n, at), *bias = place(&g[1], n, PLACES - 1 - at), best, top = -INFINITY;
+        fill(x, n, (uint64_t)n), fill(bias, n, 9);
+        for (int64_t j = 0; j < n && form > 1; j++) x[j] = roundf(x[j]), bias[j] = j % 11 ? 0.0f : NAN;
+        int64_t want = 0;
+        for (int64_t j = 0; j < n; j++) {
+          const float v = form % 2 ? x[j] + bias[j] : x[j];
+          if (v > top) top = v, want = j;
+        }
+        assert_int_equal(mk->argmax(n, x, form % 2 ? bias : NULL, &best), want);
+        assert_true(best == top);
+        assert_guards(g, 2);
+        free_guards(g, 2);
+      }
+}
+
+static void test_argmax__special_values__nan_never_wins(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int64_t at = 0; at < 37; at++) {
+    const float value[] = {INFINITY, FLT_MAX, -FLT_MAX, 0.0f, -0.0f, 0x1p-149f};
+    for (int k = 0; k < 6; k++) {
+      float x[37], best;
+      for (int j = 0; j < 37; j++) x[j] = j % 2 ? NAN : -INFINITY;
+      x[at] = value[k];
+      assert_int_equal(mk->argmax(37, x, NULL, &best), at);
+      assert_true(best == value[k]);
+      x[at] = NAN;
+      assert_int_equal(mk->argmax(37, x, NULL, &best), 0);
+      assert_true(best == -INFINITY);
+    }
+  }
 }
 
 /* One gemm of given sizes; layout 0: A by rows, 1: A by columns, 2: A with a gap between elements. */
@@ -709,6 +749,8 @@ static const struct {
     ISA_TEST(test_dot__any_length_and_place__within_rounding),
     ISA_TEST(test_dot__special_values__follow_ieee),
     ISA_TEST(test_dots__rows__are_scaled_dots),
+    ISA_TEST(test_argmax__any_length_and_place__lowest_of_the_largest),
+    ISA_TEST(test_argmax__special_values__nan_never_wins),
     ISA_TEST(test_axpy__any_length_and_place__two_roundings),
     ISA_TEST(test_gemm__all_shapes_and_layouts__within_rounding),
     ISA_TEST(test_gemm__rows__do_not_depend_on_their_tile),
