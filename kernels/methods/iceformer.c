@@ -1,0 +1,450 @@
+/* iceformer.c - k-nearest-neighbour attention: each query attends to the k keys that Prioritized DCI finds for it.
+ *
+ * Idea    Softmax is ruled by few keys, those of largest inner product. An index of the keys (core/dci.h) is built per key
+ *         head; each query scores the keys its search meets, keeps the k best by exact score, and the softmax is taken over
+ *         those alone. No retraining: weights of the model stay as they are.
+ * Causal  Row i may depend on keys <= i only, and so may the index it uses. Positions are cut into blocks of 128. A query
+ *         scans the keys after its last complete block directly; the complete blocks before it are covered by indices over
+ *         ranges of 1, 2, 4, ... blocks, those of the binary digits of their number. Each index is built in bulk from its
+ *         own range, so later keys cannot move it.
+ * Source  Mao et al. 2024 (arXiv:2405.02842), Li & Malik 2017 (arXiv:1703.00440).
+ * Cost    per query about beam * levels * n^(1/levels) products of width d, and k of width dv; building the same per key with
+ *         build_beam; plan = one copy of the keys + comp*simp + 9 numbers per key (causal: log2(n/128)/2 + 1 copies).
+ * Limits  f32. A zero query, or keys all zero, take the first k visible keys. NaN or infinite keys and queries are refused. */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "kernels/attn.h"
+#include "kernels/core/alloc.h"
+#include "kernels/core/dci.h"
+#include "kernels/core/rng.h"
+#include "kernels/core/status.h"
+#include "kernels/core/visible.h"
+#include "kernels/micro/micro.h"
+
+enum {
+  BLOCK = 128, /* positions of a causal block */
+  CHUNK = 32,  /* queries, or keys looking for parents, of a task */
+  KEY_DIRECTIONS = 1,
+  KEY_LEVELS
+};
+
+typedef struct iceformer_params {
+  int64_t k, comp, simp, levels, build_beam, beam, order;
+  double build_visit, build_retrieve, visit, retrieve;
+} iceformer_params;
+
+typedef struct iceformer_plan {
+  attn_problem pb;
+  const attn_micro *mk;
+  dci_shape shape;
+  int built;
+  int64_t ranges;          /* indices per key head: 1, or those of the causal ranges */
+  int64_t widest;          /* keys of the largest */
+  int32_t *idx;            /* [b, nk] kept positions */
+  int64_t *kept;           /* [b] */
+  float *direction;        /* [b * hkv, comp * simp, d + 1] */
+  dci *index;              /* [b * hkv, ranges] */
+  attn_view k, v;
+} iceformer_plan;
+
+/* --- causal ranges ------------------------------------------------------------------------------------------------ */
+
+/* Ranges of 2^p blocks that some query uses begin at multiples of 2^(p+1) blocks. Calls visit for each that fits into nk
+ * positions, in a fixed order; returns their number. */
+static int64_t each_range(int64_t nk, void (*visit)(void *ctx, int64_t range, int64_t begin, int64_t end), void *ctx) {
+  int64_t count = 0;
+  for (int64_t width = BLOCK; width <= nk; width *= 2)
+    for (int64_t begin = 0; begin + width <= nk; begin += 2 * width) {
+      if (visit) visit(ctx, count, begin, begin + width);
+      count++;
+    }
+  return count;
+}
+/* Number of the range [begin, begin + width) in that order. */
+static int64_t range_number(int64_t nk, int64_t begin, int64_t width) {
+  int64_t count = 0;
+  for (int64_t w = BLOCK; w < width; w *= 2) count += (nk - w) / (2 * w) + 1;
+  return count + begin / (2 * width);
+}
+
+static int64_t widest_of(const attn_problem *pb) {
+  int64_t width = BLOCK;
+  if (!pb->causal) return pb->nk;
+  while (2 * width <= pb->nk) width *= 2;
+  return width < pb->nk ? width : pb->nk;
+}
+static int64_t ranges_of(const attn_problem *pb) { return pb->causal ? each_range(pb->nk, NULL, NULL) : 1; }
+
+/* --- memory ------------------------------------------------------------------------------------------------------- */
+
+static dci_shape shape_of(const attn_problem *pb, const iceformer_params *p) {
+  return (dci_shape){.d = pb->d,
+                     .comp = (int)p->comp,
+                     .simp = (int)p->simp,
+                     .levels = (int)p->levels,
+                     .l2 = p->order == 1,
+                     .build = {.beam = p->build_beam, .visit = p->build_visit, .retrieve = p->build_retrieve}};
+}
+
+typedef struct size_sum {
+  dci_shape shape;
+  size_t bytes;
+} size_sum;
+static void add_range(void *ctx, int64_t range, int64_t begin, int64_t end) {
+  size_sum *s = ctx;
+  (void)range;
+  s->bytes = attn_add(s->bytes, dci_bytes(&s->shape, end - begin));
+}
+static size_t index_bytes(const attn_problem *pb, const dci_shape *shape) { /* of one key head */
+  size_sum s = {.shape = *shape};
+  if (!pb->causal) return dci_bytes(shape, pb->nk);
+  (void)each_range(pb->nk, add_range, &s);
+  return s.bytes;
+}
+
+/* A thread's memory: the search's, then the keys gathered for one query, then its weights. */
+static int64_t most_hits(const attn_problem *pb) { return pb->nk + BLOCK; }
+static size_t thread_bytes(const attn_problem *pb, const dci_shape *shape) {
+  const size_t rows = (size_t)most_hits(pb);
+  size_t sum = attn_add(dci_work_bytes(shape, widest_of(pb)), attn_round(attn_mul(rows, sizeof(dci_hit))));
+  return attn_add(sum, attn_mul(2, attn_round(attn_mul(rows, sizeof(float)))));
+}
+
+typedef struct iceformer_scratch {
+  dci_work work;
+  dci_hit *hit;
+  int32_t *key;
+  float *weight;
+} iceformer_scratch;
+
+static iceformer_scratch scratch_of(void *scratch, const attn_problem *pb, const dci_shape *shape, int thread) {
+  char *at = (char *)scratch + (size_t)thread * thread_bytes(pb, shape);
+  const size_t rows = (size_t)most_hits(pb);
+  iceformer_scratch s;
+  dci_work_carve(&s.work, shape, at, widest_of(pb));
+  at += dci_work_bytes(shape, widest_of(pb));
+  s.hit = (dci_hit *)(void *)at, at += attn_round(rows * sizeof(dci_hit));
+  s.key = (int32_t *)(void *)at, at += attn_round(rows * sizeof(int32_t));
+  s.weight = (float *)(void *)at;
+  return s;
+}
+
+static attn_status iceformer_check(const attn_problem *pb, const void *params) {
+  const iceformer_params *p = params;
+  ATTN_FAIL_IF(!(p->build_visit > 0.0 && p->build_retrieve > 0.0 && p->visit > 0.0 && p->retrieve > 0.0), ATTN_ERR_PARAM,
+               "iceformer: build_visit, build_retrieve, visit and retrieve must lie in (0, 1]");
+  ATTN_FAIL_IF(pb->nk > INT32_MAX / DCI_MAX_SIMP, ATTN_ERR_SHAPE, "iceformer: nk = %lld, allowed up to %d",
+               (long long)pb->nk, INT32_MAX / DCI_MAX_SIMP);
+  return ATTN_OK;
+}
+
+static attn_status iceformer_sizes(const attn_problem *pb, const void *params, attn_mem *need) {
+  const dci_shape shape = shape_of(pb, params);
+  const size_t heads = attn_mul((size_t)pb->b, (size_t)pb->hkv), b = (size_t)pb->b;
+  size_t plan = attn_round(sizeof(iceformer_plan));
+  plan = attn_add(plan, attn_round(attn_mul(attn_mul(b, (size_t)pb->nk), sizeof(int32_t))));
+  plan = attn_add(plan, attn_round(attn_mul(b, sizeof(int64_t))));
+  plan = attn_add(plan, attn_round(attn_mul(attn_mul(heads, (size_t)(shape.comp * shape.simp)), (size_t)(pb->d + 1) * sizeof(float))));
+  plan = attn_add(plan, attn_round(attn_mul(attn_mul(heads, (size_t)ranges_of(pb)), sizeof(dci))));
+  need->plan = attn_add(plan, attn_mul(heads, index_bytes(pb, &shape)));
+  need->scratch = attn_mul((size_t)pb->threads, thread_bytes(pb, &shape));
+  return ATTN_OK;
+}
+
+typedef struct carver {
+  iceformer_plan *pl;
+  char *at;
+  int64_t head;
+} carver;
+static void carve_range(void *ctx, int64_t range, int64_t begin, int64_t end) {
+  carver *c = ctx;
+  const iceformer_plan *pl = c->pl;
+  const int64_t row = (int64_t)pl->shape.comp * pl->shape.simp * (pl->pb.d + 1);
+  dci_carve(&pl->index[c->head * pl->ranges + range], &pl->shape, pl->mk, pl->direction + c->head * row, c->at, end - begin);
+  c->at += dci_bytes(&pl->shape, end - begin);
+}
+
+static attn_status iceformer_prepare(void *plan, const attn_problem *pb, const void *params) {
+  ATTN_FAIL_IF(!plan || (uintptr_t)plan % ATTN_ALIGN, ATTN_ERR_ARG, "iceformer: plan is null or not 64-byte aligned");
+  iceformer_plan *pl = plan;
+  *pl = (iceformer_plan){.pb = *pb, .mk = attn_micro_get(), .shape = shape_of(pb, params), .ranges = ranges_of(pb), .widest = widest_of(pb)};
+  const int64_t heads = pb->b * pb->hkv, row = (int64_t)pl->shape.comp * pl->shape.simp * (pb->d + 1);
+  char *at = (char *)plan + attn_round(sizeof *pl);
+  pl->idx = (int32_t *)(void *)at, at += attn_round((size_t)(pb->b * pb->nk) * sizeof(int32_t));
+  pl->kept = (int64_t *)(void *)at, at += attn_round((size_t)pb->b * sizeof(int64_t));
+  pl->direction = (float *)(void *)at, at += attn_round((size_t)(heads * row) * sizeof(float));
+  pl->index = (dci *)(void *)at, at += attn_round((size_t)(heads * pl->ranges) * sizeof(dci));
+  carver c = {.pl = pl, .at = at};
+  for (; c.head < heads; c.head++) {
+    dci_directions(&pl->shape, attn_hash(pb->seed, (uint64_t)c.head, KEY_DIRECTIONS), pl->direction + c.head * row);
+    if (pb->causal) (void)each_range(pb->nk, carve_range, &c);
+    else carve_range(&c, 0, 0, pb->nk);
+  }
+  return ATTN_OK;
+}
+
+/* --- build -------------------------------------------------------------------------------------------------------- */
+
+typedef struct span { /* the keys of one index: ranks [first, first + count) of the kept list */
+  int64_t begin, end; /* positions */
+} span;
+static void remember_range(void *ctx, int64_t range, int64_t begin, int64_t end) { ((span *)ctx)[range] = (span){begin, end}; }
+
+/* First kept rank at or after a position. */
+static int64_t lower_rank(const int32_t *idx, int64_t kept, int64_t position) {
+  int64_t lo = 0, hi = kept;
+  while (lo < hi) {
+    const int64_t mid = lo + (hi - lo) / 2;
+    if (idx[mid] < position) lo = mid + 1;
+    else hi = mid;
+  }
+  return lo;
+}
+
+typedef struct job { /* one index to build */
+  dci *x;
+  const float *keys;
+  const int32_t *idx;
+  int64_t n;
+  uint64_t seed;
+} job;
+
+static job job_of(const iceformer_plan *pl, const span *spans, int64_t i) {
+  const attn_problem *pb = &pl->pb;
+  const int64_t head = i / pl->ranges, range = i % pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv;
+  const int32_t *idx = pl->idx + ib * pb->nk;
+  int64_t first = 0, last = pl->kept[ib];
+  if (spans) first = lower_rank(idx, pl->kept[ib], spans[range].begin), last = lower_rank(idx, pl->kept[ib], spans[range].end);
+  return (job){.x = &pl->index[i], .keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .idx = idx + first, .n = last - first,
+               .seed = attn_hash(attn_hash(pb->seed, (uint64_t)head, KEY_LEVELS), (uint64_t)range, 0)};
+}
+
+static attn_status check_keys(const iceformer_plan *pl) {
+  const attn_problem *pb = &pl->pb;
+  for (int64_t ib = 0; ib < pb->b; ib++)
+    for (int64_t ih = 0; ih < pb->hkv; ih++)
+      for (int64_t r = 0; r < pl->kept[ib]; r++) {
+        const int64_t j = pl->idx[ib * pb->nk + r];
+        const float *key = pl->k.p + ib * pl->k.sb + ih * pl->k.sh + j * pl->k.sn;
+        for (int64_t t = 0; t < pb->d; t++)
+          ATTN_FAIL_IF(!isfinite(key[t]), ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld has a %s at %lld",
+                       (long long)j, (long long)ih, isnan(key[t]) ? "NaN" : "infinity", (long long)t);
+      }
+  return ATTN_OK;
+}
+
+static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
+  iceformer_plan *pl = plan;
+  ATTN_FAIL_IF(!pl, ATTN_ERR_ARG, "iceformer: build without plan");
+  ATTN_FAIL_IF(!scratch || (uintptr_t)scratch % ATTN_ALIGN, ATTN_ERR_ARG, "iceformer: scratch is null or misaligned");
+  const attn_problem *pb = &pl->pb;
+  ATTN_FAIL_IF(pb->nk > 0 && (k.sn < pb->d || v.sn < pb->dv), ATTN_ERR_SHAPE,
+               "iceformer: key stride %td or value stride %td below the widths %lld, %lld", k.sn, v.sn, (long long)pb->d,
+               (long long)pb->dv);
+  pl->built = 0, pl->k = k, pl->v = v;
+  for (int64_t ib = 0; ib < pb->b; ib++)
+    pl->kept[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
+  ATTN_TRY(check_keys(pl));
+  const int64_t indices = pb->b * pb->hkv * pl->ranges, chunks = (pl->widest + CHUNK - 1) / CHUNK;
+  span *spans = NULL;
+  if (pb->causal && pl->ranges > 0) {
+    spans = attn_alloc((size_t)pl->ranges * sizeof *spans);
+    ATTN_FAIL_IF(!spans, ATTN_ERR_NOMEM, "iceformer: out of memory for %lld ranges", (long long)pl->ranges);
+    (void)each_range(pb->nk, remember_range, spans);
+  }
+#pragma omp parallel num_threads(pb->threads)
+  {
+    iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < indices; i++) {
+      const job j = job_of(pl, spans, i);
+      dci_begin(j.x, j.keys, k.sn, j.idx, j.n, j.seed);
+    }
+    for (int depth = 1; depth < pl->shape.levels; depth++) {
+#pragma omp for schedule(dynamic)
+      for (int64_t task = 0; task < indices * chunks; task++) {
+        const job j = job_of(pl, spans, task / chunks);
+        const int64_t r0 = task % chunks * CHUNK, r1 = r0 + CHUNK < j.n ? r0 + CHUNK : j.n;
+        if (depth < j.x->depths && r0 < j.n) dci_assign(j.x, depth, j.keys, k.sn, j.idx, r0, r1, &sc.work);
+      }
+#pragma omp for schedule(dynamic)
+      for (int64_t i = 0; i < indices; i++) {
+        const job j = job_of(pl, spans, i);
+        if (depth < j.x->depths) dci_place(j.x, depth, j.keys, k.sn, j.idx);
+      }
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < indices; i++) dci_finish(&pl->index[i]);
+  }
+  attn_free(spans);
+  pl->built = 1;
+  return ATTN_OK;
+}
+
+/* --- forward ------------------------------------------------------------------------------------------------------ */
+
+typedef struct iceformer_call { /* arguments of one forward */
+  const iceformer_plan *pl;
+  int64_t k;
+  dci_budget budget;
+  attn_view q;
+  attn_viewm out;
+  const attn_stats *st;
+} iceformer_call;
+
+static double norm_of(int64_t d, const float *q) {
+  double sum = 0.0;
+  for (int64_t t = 0; t < d; t++) sum += (double)q[t] * (double)q[t];
+  return sqrt(sum);
+}
+
+/* Adds the hits of one index, keeping at most the k best so far; hit has room for k + those of an index. */
+static int64_t gather(const iceformer_call *c, const dci *x, const float *q, double norm, int64_t hits, iceformer_scratch *sc,
+                      uint64_t *pairs) {
+  int64_t found = dci_search(x, q, norm, c->k, &c->budget, &sc->work, pairs);
+  if (found > c->k) {
+    dci_select(sc->work.hit, found, c->k);
+    found = c->k;
+  }
+  memcpy(sc->hit + hits, sc->work.hit, (size_t)found * sizeof(dci_hit));
+  return hits + found;
+}
+
+/* Keys that row iq of head (ib, ih) keeps, into sc->hit; returns how many. */
+static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, const float *q, iceformer_scratch *sc,
+                       uint64_t *pairs) {
+  const iceformer_plan *pl = c->pl;
+  const attn_problem *pb = &pl->pb;
+  const int64_t head = ib * pb->hkv + ih / (pb->h / pb->hkv), kept = pl->kept[ib];
+  const int32_t *idx = pl->idx + ib * pb->nk;
+  const int64_t visible = attn_prefix(pb, idx, kept, iq);
+  const dci *index = pl->index + head * pl->ranges;
+  const double norm = norm_of(pb->d, q);
+  int64_t hits = 0;
+  if (norm == 0.0 || (!pb->causal && index[0].norm == 0.0f)) { /* all scores are 0: the first k */
+    for (; hits < visible && hits < c->k; hits++) sc->hit[hits] = (dci_hit){0.0f, idx[hits]};
+    return hits;
+  }
+  if (!pb->causal) return gather(c, index, q, norm, 0, sc, pairs);
+  const int64_t seen = iq + pb->nk - pb->nq + 1, full = seen > 0 ? seen / BLOCK * BLOCK : 0;
+  int64_t begin = 0;
+  for (int64_t width = widest_of(pb); width >= BLOCK; width /= 2)
+    if (full & width) {
+      hits = gather(c, index + range_number(pb->nk, begin, width), q, norm, hits, sc, pairs);
+      begin += width;
+    }
+  for (int64_t r = lower_rank(idx, kept, full); r < visible; r++) {
+    const float *key = pl->k.p + ib * pl->k.sb + head % pb->hkv * pl->k.sh + idx[r] * pl->k.sn;
+    sc->hit[hits++] = (dci_hit){pl->mk->dot(pb->d, q, key), idx[r]};
+    (*pairs)++;
+  }
+  if (hits > c->k) {
+    dci_select(sc->hit, hits, c->k);
+    hits = c->k;
+  }
+  return hits;
+}
+
+/* Softmax over the hits, values, and what the caller wants to know. */
+static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, int64_t hits, iceformer_scratch *sc) {
+  const iceformer_plan *pl = c->pl;
+  const attn_problem *pb = &pl->pb;
+  const int64_t ik = ih / (pb->h / pb->hkv);
+  float *to = c->out.p + ib * c->out.sb + ih * c->out.sh + iq * c->out.sn, top = -INFINITY;
+  double sum = 0.0;
+  for (int64_t i = 0; i < hits; i++) top = sc->hit[i].score > top ? sc->hit[i].score : top;
+  for (int64_t i = 0; i < hits; i++) {
+    sc->weight[i] = expf(pb->scale * (sc->hit[i].score - top));
+    sc->key[i] = sc->hit[i].id;
+    sum += (double)sc->weight[i];
+  }
+  memset(to, 0, (size_t)pb->dv * sizeof(float));
+  for (int64_t i = 0; i < hits; i++)
+    pl->mk->axpy(pb->dv, (float)((double)sc->weight[i] / sum), pl->v.p + ib * pl->v.sb + ik * pl->v.sh + sc->key[i] * pl->v.sn, to);
+  if (c->st && c->st->on_keys && hits) c->st->on_keys(c->st->ctx, ib, ih, iq, sc->key, hits);
+  if (c->st && c->st->lse)
+    c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = hits ? (float)((double)pb->scale * (double)top + log(sum)) : -INFINITY;
+}
+
+static attn_status check_queries(const attn_problem *pb, attn_view q) {
+  for (int64_t row = 0; row < pb->b * pb->h * pb->nq; row++) {
+    const int64_t ib = row / (pb->h * pb->nq), ih = row / pb->nq % pb->h, iq = row % pb->nq;
+    const float *v = q.p + ib * q.sb + ih * q.sh + iq * q.sn;
+    for (int64_t t = 0; t < pb->d; t++)
+      ATTN_FAIL_IF(!isfinite(v[t]), ATTN_ERR_NUMERIC, "iceformer: query %lld of head %lld has a %s at %lld", (long long)iq,
+                   (long long)ih, isnan(v[t]) ? "NaN" : "infinity", (long long)t);
+  }
+  return ATTN_OK;
+}
+
+static attn_status iceformer_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch,
+                                     attn_stats *st) {
+  const iceformer_plan *pl = plan;
+  const iceformer_params *p = params;
+  ATTN_FAIL_IF(!pl || !pl->built, ATTN_ERR_ARG, "iceformer: forward before build");
+  ATTN_FAIL_IF(!scratch || (uintptr_t)scratch % ATTN_ALIGN, ATTN_ERR_ARG, "iceformer: scratch is null or misaligned");
+  const attn_problem *pb = &pl->pb;
+  ATTN_FAIL_IF(pb->nq > 0 && (q.sn < pb->d || out.sn < pb->dv), ATTN_ERR_SHAPE,
+               "iceformer: query stride %td or output stride %td below the widths %lld, %lld", q.sn, out.sn,
+               (long long)pb->d, (long long)pb->dv);
+  ATTN_TRY(check_queries(pb, q));
+  const iceformer_call c = {.pl = pl,
+                            .k = p->k < pb->nk ? p->k : pb->nk,
+                            .budget = {.beam = p->beam ? p->beam : p->k, .visit = p->visit, .retrieve = p->retrieve},
+                            .q = q,
+                            .out = out,
+                            .st = st};
+  const int64_t chunks = (pb->nq + CHUNK - 1) / CHUNK;
+  uint64_t pairs = 0;
+#pragma omp parallel num_threads(pb->threads) reduction(+ : pairs)
+  {
+    iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < pb->b * pb->h * chunks; task++) {
+      const int64_t head = task / chunks, ib = head / pb->h, ih = head % pb->h, i0 = task % chunks * CHUNK;
+      for (int64_t iq = i0; iq < i0 + CHUNK && iq < pb->nq; iq++) {
+        const float *row = q.p + ib * q.sb + ih * q.sh + iq * q.sn;
+        attend(&c, ib, ih, iq, nearest(&c, ib, ih, iq, row, &sc, &pairs), &sc);
+      }
+    }
+  }
+  if (st) st->pairs = pairs;
+  return ATTN_OK;
+}
+
+static void iceformer_release(void *plan) { (void)plan; }
+
+static const char *const order_choices[] = {"dci", "l2", NULL};
+#define AT(member) offsetof(iceformer_params, member)
+static const attn_param iceformer_table[] = {
+    {.key = "k", .doc = "keys that a query attends to", .type = ATTN_P_INT, .late = 1, .offset = AT(k), .dflt = 20, .min = 1, .max = 1 << 20},
+    {.key = "comp", .doc = "composite indices", .type = ATTN_P_INT, .offset = AT(comp), .dflt = 2, .min = 1, .max = DCI_MAX_COMP},
+    {.key = "simp", .doc = "simple indices (directions) of a composite", .type = ATTN_P_INT, .offset = AT(simp), .dflt = 4, .min = 1, .max = DCI_MAX_SIMP},
+    {.key = "levels", .doc = "levels of the tree; fewer where there are too few keys", .type = ATTN_P_INT, .offset = AT(levels), .dflt = 3, .min = 1, .max = DCI_MAX_LEVELS},
+    {.key = "build_beam", .doc = "cells opened per level when a parent is sought", .type = ATTN_P_INT, .offset = AT(build_beam), .dflt = 5, .min = 1, .max = 4096},
+    {.key = "build_visit", .doc = "share of a cell that building may pop, (0, 1]", .type = ATTN_P_REAL, .offset = AT(build_visit), .dflt = 1.0, .min = 0, .max = 1},
+    {.key = "build_retrieve", .doc = "share of a cell that building may score, (0, 1]", .type = ATTN_P_REAL, .offset = AT(build_retrieve), .dflt = 0.002, .min = 0, .max = 1},
+    {.key = "beam", .doc = "cells a query opens per level; 0: k", .type = ATTN_P_INT, .late = 1, .offset = AT(beam), .dflt = 0, .min = 0, .max = 4096},
+    {.key = "visit", .doc = "share of a cell that a query may pop, (0, 1]", .type = ATTN_P_REAL, .late = 1, .offset = AT(visit), .dflt = 1.0, .min = 0, .max = 1},
+    {.key = "retrieve", .doc = "share of a cell that a query may score, (0, 1]", .type = ATTN_P_REAL, .late = 1, .offset = AT(retrieve), .dflt = 0.8, .min = 0, .max = 1},
+    {.key = "order", .doc = "order of candidates in a cell: largest difference (as published), or Euclidean", .type = ATTN_P_CHOICE, .offset = AT(order), .dflt = 0, .choices = order_choices},
+    {.key = NULL}};
+
+const attn_method attn_method_iceformer = {
+    .name = "iceformer",
+    .version = "1",
+    .cite = "arXiv:2405.02842, arXiv:1703.00440",
+    .doc = "softmax over the k keys that Prioritized DCI finds, as in the paper",
+    .caps = ATTN_CAP_CAUSAL | ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_RANDOMISED | ATTN_CAP_STOCHASTIC |
+            ATTN_CAP_CONVERGES | ATTN_CAP_KEYSET,
+    .params_size = sizeof(iceformer_params),
+    .params = iceformer_table,
+    .check = iceformer_check,
+    .sizes = iceformer_sizes,
+    .prepare = iceformer_prepare,
+    .build = iceformer_build,
+    .forward = iceformer_forward,
+    .release = iceformer_release,
+};
