@@ -83,46 +83,79 @@ void encoder_init(encoder *m, uint64_t seed) {
 }
 
 int encoder_save(const encoder *m, const float *params, const char *path, const char *const *meta, ice_err *e) {
+  size_t n_meta = 0;
+  while (meta && meta[n_meta]) n_meta++;
   st_out *t = calloc((size_t)m->n_tensors, sizeof *t);
-  if (!t) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  for (int i = 0; i < m->n_tensors; i++)
+  const char **all = calloc(n_meta + 3, sizeof *all);
+  char heads[16];
+  (void)snprintf(heads, sizeof heads, "%d", m->cfg.heads); /* the one size that no shape tells */
+  int rc = t && all ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+  if (rc == ICE_OK) {
+    all[0] = "heads", all[1] = heads;
+    if (n_meta) memcpy(all + 2, meta, n_meta * sizeof *meta);
+  }
+  for (int i = 0; rc == ICE_OK && i < m->n_tensors; i++)
     t[i] = (st_out){.name = m->tensor[i].name,
                     .dtype = ST_F32,
                     .rank = m->tensor[i].rank,
                     .shape = {m->tensor[i].shape[0], m->tensor[i].shape[1]},
                     .data = params + m->tensor[i].offset};
-  int rc = st_write(path, t, m->n_tensors, meta, e);
-  free(t);
+  if (rc == ICE_OK) rc = st_write(path, t, m->n_tensors, all, e);
+  free(t), free(all);
   return rc;
 }
 
-/* Rows or columns of a rank-2 tensor in the file; 0 when it is absent or has another rank. */
-static int64_t dim(const st_file *f, const char *name, int axis) {
+/* Rows (axis 0) or columns of a tensor that decides a size of the configuration. */
+static int read_size(const st_file *f, const char *path, const char *name, int axis, int *out, ice_err *e) {
   const st_tensor *t = st_find(f, name);
-  return t && t->rank == 2 && t->shape[axis] > 0 && t->shape[axis] < INT32_MAX ? t->shape[axis] : 0;
+  if (!t) return ice_fail(e, ICE_DATA, "%s: no LRA encoder: tensor %s is missing", path, name);
+  if (t->rank != 2 || t->shape[axis] < 1 || t->shape[axis] > INT32_MAX)
+    return ice_fail(e, ICE_DATA,
+                    "%s: no LRA encoder: tensor %s of rank %d, expected a matrix of 1 row and column or more", path,
+                    name, t->rank);
+  *out = (int)t->shape[axis];
+  return ICE_OK;
 }
 
 /* The configuration that a checkpoint's shapes imply. The number of heads is in its metadata. */
 static int infer_config(const st_file *f, const char *path, encoder_config *c, ice_err *e) {
-  *c = (encoder_config){.vocab = (int)dim(f, "model.embeddings.word_embeddings.weight", 0),
-                        .positions = (int)dim(f, "model.embeddings.position_embeddings.weight", 0),
-                        .width = (int)dim(f, "model.embeddings.word_embeddings.weight", 1),
-                        .mlp = (int)dim(f, "model.transformer_0.mlpblock.0.weight", 0),
-                        .head_hidden = (int)dim(f, "seq_classifer.mlpblock.0.weight", 0),
-                        .classes = (int)dim(f, "seq_classifer.mlpblock.2.weight", 0)};
-  if (!c->vocab || !c->positions || !c->width || !c->mlp || !c->head_hidden || !c->classes)
-    return ice_fail(e, ICE_DATA, "%s: no LRA encoder checkpoint: a tensor such as %s is missing or has no rank 2", path,
-                    "model.embeddings.word_embeddings.weight");
+  int features = 0;
+  *c = (encoder_config){0};
+  ICE_TRY(read_size(f, path, "model.embeddings.word_embeddings.weight", 0, &c->vocab, e));
+  ICE_TRY(read_size(f, path, "model.embeddings.word_embeddings.weight", 1, &c->width, e));
+  ICE_TRY(read_size(f, path, "model.embeddings.position_embeddings.weight", 0, &c->positions, e));
+  ICE_TRY(read_size(f, path, "model.transformer_0.mlpblock.0.weight", 0, &c->mlp, e));
+  ICE_TRY(read_size(f, path, "seq_classifer.mlpblock.0.weight", 0, &c->head_hidden, e));
+  ICE_TRY(read_size(f, path, "seq_classifer.mlpblock.0.weight", 1, &features, e));
+  ICE_TRY(read_size(f, path, "seq_classifer.mlpblock.2.weight", 0, &c->classes, e));
+  c->inputs = features == 4 * (int64_t)c->width ? 2 : 1;
   char name[64];
   do (void)snprintf(name, sizeof name, "model.transformer_%d.mha.W_q.weight", ++c->layers);
   while (c->layers <= ENCODER_MAX_LAYERS && st_find(f, name));
-  c->inputs = dim(f, "seq_classifer.mlpblock.0.weight", 1) == 4 * (int64_t)c->width ? 2 : 1;
   const char *heads = st_meta(f, "heads");
-  long h = heads ? strtol(heads, NULL, 10) : 2;
-  c->heads = h >= 1 && h <= 64 ? (int)h : 0;
+  char *end = NULL;
+  const long h = heads ? strtol(heads, &end, 10) : 2;
+  if (heads && (end == heads || *end || h < 1 || h > 64))
+    return ice_fail(e, ICE_DATA, "%s: metadata heads = %s, allowed 1..64", path, heads);
+  c->heads = (int)h;
   ice_err bad = {0};
   if (check_config(c, &bad) != ICE_OK) return ice_fail(e, ICE_DATA, "%s: %s", path, bad.text);
   return ICE_OK;
+}
+
+/* Finds what is absent or of another size before memory is taken for it. */
+static int check_sizes(const st_file *f, const char *path, const encoder_config *c, ice_err *e) {
+  encoder_tensor want[2 + 16 * ENCODER_MAX_LAYERS + 6];
+  int count;
+  (void)network_tensors(c, want, &count);
+  for (int i = 0; i < count; i++) {
+    const encoder_tensor *w = want + i;
+    const st_tensor *t = st_find(f, w->name);
+    if (!t || t->count != w->shape[0] * (w->rank == 2 ? w->shape[1] : 1)) /* fails, and says why */
+      return st_copy_f32(f, w->name, w->rank, w->shape, NULL, e);
+  }
+  if (f->count == count) return ICE_OK;
+  return ice_fail(e, ICE_DATA, "%s: %lld tensors, an encoder of this shape has %d", path, (long long)f->count, count);
 }
 
 int encoder_load(encoder *m, const char *path, ice_err *e) {
@@ -131,12 +164,10 @@ int encoder_load(encoder *m, const char *path, ice_err *e) {
   ICE_TRY(st_open(path, &f, e));
   encoder_config c;
   int rc = infer_config(&f, path, &c, e);
+  if (rc == ICE_OK) rc = check_sizes(&f, path, &c, e);
   if (rc == ICE_OK) rc = encoder_create(m, &c, e);
   for (int i = 0; rc == ICE_OK && i < m->n_tensors; i++)
     rc = st_copy_f32(&f, m->tensor[i].name, m->tensor[i].rank, m->tensor[i].shape, m->params + m->tensor[i].offset, e);
-  if (rc == ICE_OK && f.count != m->n_tensors)
-    rc = ice_fail(e, ICE_DATA, "%s: %lld tensors, an encoder of this shape has %d", path, (long long)f.count,
-                  m->n_tensors);
   for (int64_t i = 0; rc == ICE_OK && i < m->n_params; i++)
     if (!isfinite(m->params[i])) rc = ice_fail(e, ICE_DATA, "%s: parameter %lld is not finite", path, (long long)i);
   st_close(&f);

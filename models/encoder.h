@@ -45,9 +45,11 @@ int encoder_create(encoder *m, const encoder_config *cfg, ice_err *e);
 /** PyTorch's default initialisation: N(0, 0.02) tables, U(+-1/sqrt(fan_in)) linears, 1/0 norms. */
 void encoder_init(encoder *m, uint64_t seed);
 void encoder_destroy(encoder *m);
-/** Loads a checkpoint; the configuration comes from the shapes and the metadata. */
+/** Loads a checkpoint; the configuration comes from the shapes, the number of heads from the metadata ("heads", 2 when
+ *  absent). ICE_DATA, with file and tensor, for anything missing, superfluous, of another shape or not finite. */
 int encoder_load(encoder *m, const char *path, ice_err *e);
-/** Writes params (of m's layout) as safetensors with metadata (NULL-terminated key, value list). */
+/** Writes params (of m's layout) as safetensors with "heads" and further metadata (key, value, ..., NULL; may be NULL).
+ *  The file appears whole or not at all. */
 int encoder_save(const encoder *m, const float *params, const char *path, const char *const *meta, ice_err *e);
 
 /** What stands in the attention slot of every layer, and what is asked of it. */

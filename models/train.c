@@ -199,12 +199,11 @@ static int evaluate(trainer *t, double *accuracy, ice_err *e) {
 }
 
 static int save_best(trainer *t, ice_err *e) {
-  char step[32], accuracy[32], heads[16];
+  char step[32], accuracy[32];
   (void)snprintf(step, sizeof step, "%lld", (long long)t->state.best_step);
   (void)snprintf(accuracy, sizeof accuracy, "%.6f", t->state.best_accuracy);
-  (void)snprintf(heads, sizeof heads, "%d", t->model.cfg.heads);
-  const char *meta[64] = {"heads", heads, "step", step, "dev_accuracy", accuracy, "description", t->cfg->description};
-  int n = 8;
+  const char *meta[64] = {"step", step, "dev_accuracy", accuracy, "description", t->cfg->description};
+  int n = 6;
   for (const char *const *more = t->cfg->meta; more && *more && n < 62; more += 2) meta[n++] = more[0], meta[n++] = more[1];
   return encoder_save(&t->model, t->state.params, t->cfg->out, meta, e);
 }
