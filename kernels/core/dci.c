@@ -64,7 +64,7 @@ size_t dci_work_bytes(const dci_shape *s, int64_t n) {
   sum = attn_add(sum, attn_round(attn_mul(wide, sizeof(float))));
   sum = attn_add(sum, attn_mul(4, attn_round(attn_mul(rows, sizeof(float)))));
   sum = attn_add(sum, attn_round((size_t)(s->comp * s->simp) * sizeof(float)));
-  return attn_add(sum, attn_round(attn_mul(rows, sizeof(dci_hit))));
+  return attn_add(sum, attn_round(attn_mul(rows, sizeof(attn_hit))));
 }
 
 void dci_work_carve(dci_work *w, const dci_shape *s, void *p, int64_t n) {
@@ -78,7 +78,7 @@ void dci_work_carve(dci_work *w, const dci_shape *s, void *p, int64_t n) {
   w->front = carve(&at, rows * sizeof(int32_t));
   w->score = carve(&at, rows * sizeof(float));
   w->projection = carve(&at, (size_t)(s->comp * s->simp) * sizeof(float));
-  w->hit = carve(&at, rows * sizeof(dci_hit));
+  w->hit = carve(&at, rows * sizeof(attn_hit));
 }
 
 /* --- small tools -------------------------------------------------------------------------------------------------- */
@@ -113,27 +113,6 @@ static uint32_t float_bits(float x) { /* order of non-negative floats */
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
   return bits & 0x7fffffffu;
-}
-
-static int better(dci_hit a, dci_hit b) { return a.score > b.score || (a.score == b.score && a.id < b.id); }
-
-void dci_select(dci_hit *hit, int64_t n, int64_t k) {
-  int64_t lo = 0, hi = n - 1;
-  while (lo < hi && k > 0 && k < n) { /* invariant: hit[0..lo) all better than hit[lo..hi], those than hit(hi..n) */
-    const dci_hit a = hit[lo], b = hit[lo + (hi - lo) / 2], c = hit[hi];
-    const dci_hit pivot = better(a, b) ? (better(b, c) ? b : better(a, c) ? c : a) : better(a, c) ? a : better(b, c) ? c : b;
-    int64_t i = lo, j = hi;
-    while (i <= j) {
-      while (better(hit[i], pivot)) i++;
-      while (better(pivot, hit[j])) j--;
-      if (i > j) break;
-      const dci_hit swap = hit[i];
-      hit[i++] = hit[j], hit[j--] = swap;
-    }
-    if (k - 1 <= j) hi = j;
-    else if (k - 1 >= i) lo = i;
-    else return;
-  }
 }
 
 /* --- one cell ----------------------------------------------------------------------------------------------------- */
@@ -229,18 +208,18 @@ static int64_t score_cell(const dci *x, const probe *p, int64_t s0, int64_t coun
   for (int64_t i = 0; i < count; i++) {
     const int32_t s = count == cell ? (int32_t)(s0 + i) : w->candidate[i];
     const float score = p->is_key ? w->score[i] * x->inverse * x->inverse + p->last * x->last[s] : w->score[i];
-    w->hit[hits++] = (dci_hit){score, s};
+    w->hit[hits++] = (attn_hit){score, s};
   }
   return hits;
 }
 
 /* The cells to open next: the best of hit[from, to), at least `beam` and as many as hold `need` keys. */
 static int64_t choose_front(const dci *x, int64_t from, int64_t to, int64_t beam, int64_t need, dci_work *w) {
-  dci_hit *hit = w->hit + from;
+  attn_hit *hit = w->hit + from;
   const int64_t n = to - from;
   int64_t count = beam < n ? beam : n, held;
   for (;;) {
-    dci_select(hit, n, count);
+    attn_select(hit, n, count);
     held = 0;
     for (int64_t i = 0; i < count; i++) held += x->size[hit[i].id];
     if (held >= need || count == n) break;
@@ -388,9 +367,9 @@ void dci_assign(dci *x, int depth, const float *keys, ptrdiff_t ks, const int32_
     if (hits == last) /* every cell of the beam was empty: look at the whole level */
       hits = score_cell(x, &p, x->level[depth - 1], x->level[depth] - x->level[depth - 1],
                         x->level[depth] - x->level[depth - 1], last, w);
-    dci_hit best = w->hit[last];
+    attn_hit best = w->hit[last];
     for (int64_t i = last + 1; i < hits; i++)
-      if (better(w->hit[i], best)) best = w->hit[i];
+      if (attn_better(w->hit[i], best)) best = w->hit[i];
     x->parent[r] = best.id;
   }
 }

@@ -3,6 +3,7 @@
 #define ATTN_DCI_H
 
 #include "kernels/attn.h"
+#include "kernels/core/select.h"
 #include "kernels/micro/micro.h"
 
 enum { DCI_MAX_LEVELS = 8, DCI_MAX_COMP = 16, DCI_MAX_SIMP = 64 };
@@ -34,11 +35,6 @@ typedef struct dci {
   int32_t *depth, *parent, *rank, *slot; /* [n] working memory of building, by rank in the list of keys, but rank by slot */
 } dci;
 
-typedef struct dci_hit {
-  float score; /* q.k */
-  int32_t id;  /* slot while searching, position in what dci_search returns */
-} dci_hit;
-
 /** Working memory of one thread for indices of up to n keys. */
 typedef struct dci_work {
   uint64_t *order, *spare; /* [simp * n] each */
@@ -48,7 +44,7 @@ typedef struct dci_work {
   int32_t *front;          /* [n] */
   float *score;            /* [n] */
   float *projection;       /* [comp * simp] of the query */
-  dci_hit *hit;            /* [n] */
+  attn_hit *hit;           /* [n] ids are slots while searching */
 } dci_work;
 
 size_t dci_bytes(const dci_shape *shape, int64_t n);
@@ -76,7 +72,5 @@ int64_t dci_cell(const dci *x, int64_t s0, int64_t s1, const float *a, int64_t w
  *  best found, are not ordered; returns their number. *pairs += products evaluated. */
 int64_t dci_search(const dci *x, const float *q, double norm, int64_t k, const dci_budget *budget, dci_work *w,
                    uint64_t *pairs);
-/** Moves the k best of hit[0..n) (score falling, ties: smaller id) to the front, in no particular order. */
-void dci_select(dci_hit *hit, int64_t n, int64_t k);
 
 #endif

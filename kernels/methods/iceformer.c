@@ -108,13 +108,13 @@ static size_t index_bytes(const attn_problem *pb, const dci_shape *shape) { /* o
 static int64_t most_hits(const attn_problem *pb) { return pb->nk + BLOCK; }
 static size_t thread_bytes(const attn_problem *pb, const dci_shape *shape) {
   const size_t rows = (size_t)most_hits(pb);
-  size_t sum = attn_add(dci_work_bytes(shape, widest_of(pb)), attn_round(attn_mul(rows, sizeof(dci_hit))));
+  size_t sum = attn_add(dci_work_bytes(shape, widest_of(pb)), attn_round(attn_mul(rows, sizeof(attn_hit))));
   return attn_add(sum, attn_mul(2, attn_round(attn_mul(rows, sizeof(float)))));
 }
 
 typedef struct iceformer_scratch {
   dci_work work;
-  dci_hit *hit;
+  attn_hit *hit;
   int32_t *key;
   float *weight;
 } iceformer_scratch;
@@ -125,7 +125,7 @@ static iceformer_scratch scratch_of(void *scratch, const attn_problem *pb, const
   iceformer_scratch s;
   dci_work_carve(&s.work, shape, at, widest_of(pb));
   at += dci_work_bytes(shape, widest_of(pb));
-  s.hit = (dci_hit *)(void *)at, at += attn_round(rows * sizeof(dci_hit));
+  s.hit = (attn_hit *)(void *)at, at += attn_round(rows * sizeof(attn_hit));
   s.key = (int32_t *)(void *)at, at += attn_round(rows * sizeof(int32_t));
   s.weight = (float *)(void *)at;
   return s;
@@ -305,10 +305,10 @@ static int64_t gather(const iceformer_call *c, const dci *x, const float *q, dou
                       uint64_t *pairs) {
   int64_t found = dci_search(x, q, norm, c->k, &c->budget, &sc->work, pairs);
   if (found > c->k) {
-    dci_select(sc->work.hit, found, c->k);
+    attn_select(sc->work.hit, found, c->k);
     found = c->k;
   }
-  memcpy(sc->hit + hits, sc->work.hit, (size_t)found * sizeof(dci_hit));
+  memcpy(sc->hit + hits, sc->work.hit, (size_t)found * sizeof(attn_hit));
   return hits + found;
 }
 
@@ -324,7 +324,7 @@ static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t 
   const double norm = norm_of(pb->d, q);
   int64_t hits = 0;
   if (norm == 0.0 || (!pb->causal && index[0].norm == 0.0f)) { /* all scores are 0: the first k */
-    for (; hits < visible && hits < c->k; hits++) sc->hit[hits] = (dci_hit){0.0f, idx[hits]};
+    for (; hits < visible && hits < c->k; hits++) sc->hit[hits] = (attn_hit){0.0f, idx[hits]};
     return hits;
   }
   if (!pb->causal) return gather(c, index, q, norm, 0, sc, pairs);
@@ -337,11 +337,11 @@ static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t 
     }
   for (int64_t r = lower_rank(idx, kept, full); r < visible; r++) {
     const float *key = pl->k.p + ib * pl->k.sb + head % pb->hkv * pl->k.sh + idx[r] * pl->k.sn;
-    sc->hit[hits++] = (dci_hit){pl->mk->dot(pb->d, q, key), idx[r]};
+    sc->hit[hits++] = (attn_hit){pl->mk->dot(pb->d, q, key), idx[r]};
     (*pairs)++;
   }
   if (hits > c->k) {
-    dci_select(sc->hit, hits, c->k);
+    attn_select(sc->hit, hits, c->k);
     hits = c->k;
   }
   return hits;
