@@ -1,0 +1,18 @@
+/* plot.h - charts from the database by gnuplot: plots/<figure>.sql + plots/<figure>.gp. */
+#ifndef ICE_PLOT_H
+#define ICE_PLOT_H
+
+#include "harness/store.h"
+
+typedef struct plot_options {
+  const char *experiment, *out; /* folder for picture, script and data */
+  const char *terminal;         /* svg, png, pdf */
+  const char *figure;           /* one figure, or NULL: all */
+  int quiet;
+} plot_options;
+
+/** Draws the figures that have rows. ICE_NO_VERDICT when none has, ICE_USAGE for an unknown figure or terminal,
+ *  ICE_INTERNAL when gnuplot is missing or fails (its own message is passed on). */
+int plot_draw(store *s, const plot_options *o, ice_err *e);
+
+#endif
