@@ -1,0 +1,62 @@
+/* machine.c - see machine.h */
+#include "harness/machine.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "kernels/core/blas.h"
+#include "kernels/core/rng.h"
+#include "kernels/micro/micro.h"
+#include "version.h"
+
+static void copy(char *out, size_t size, const char *text) { (void)snprintf(out, size, "%.*s", (int)size - 1, text); }
+
+/* Value of the first line "key : value" of a file of /proc. */
+static void proc_value(const char *path, const char *key, char *out, size_t size) {
+  char line[512];
+  FILE *f = fopen(path, "r");
+  copy(out, size, "unknown");
+  while (f && fgets(line, sizeof line, f)) {
+    char *colon = strchr(line, ':');
+    if (!colon || strncmp(line, key, strlen(key)) != 0) continue;
+    colon += 1 + strspn(colon + 1, " \t");
+    colon[strcspn(colon, "\n")] = 0;
+    copy(out, size, colon);
+    break;
+  }
+  if (f) (void)fclose(f);
+}
+
+static void read_facts(machine_facts *m) {
+  struct utsname u;
+  proc_value("/proc/cpuinfo", "model name", m->cpu, sizeof m->cpu);
+  if (uname(&u) == 0) (void)snprintf(m->os, sizeof m->os, "%.40s %.60s", u.sysname, u.release);
+  else copy(m->os, sizeof m->os, "unknown");
+  m->cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  m->memory_bytes = (long long)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+  (void)snprintf(m->blas, sizeof m->blas, "%s, kernel %s", attn_blas_config(), attn_blas_kernel());
+  copy(m->isa, sizeof m->isa, attn_isa_name());
+  copy(m->compiler, sizeof m->compiler, ICE_COMPILER);
+  copy(m->cflags, sizeof m->cflags, ICE_CFLAGS);
+  copy(m->git_commit, sizeof m->git_commit, ICE_GIT_COMMIT);
+  m->git_dirty = ICE_GIT_DIRTY;
+  copy(m->version, sizeof m->version, ICE_VERSION);
+  copy(m->variant, sizeof m->variant, ICE_VARIANT);
+  uint64_t hash = attn_hash((uint64_t)m->cores, (uint64_t)(m->memory_bytes >> 28), (uint64_t)sysconf(_SC_LEVEL2_CACHE_SIZE));
+  hash = attn_hash(hash, (uint64_t)sysconf(_SC_LEVEL1_DCACHE_SIZE), (uint64_t)sysconf(_SC_LEVEL3_CACHE_SIZE));
+  for (const char *c = m->cpu; *c; c++) hash = attn_hash(hash, (uint64_t)(unsigned char)*c, 0);
+  (void)snprintf(m->id, sizeof m->id, "%016llx", (unsigned long long)hash);
+}
+
+const machine_facts *machine_get(void) {
+  static machine_facts facts;
+  static int known;
+#pragma omp critical(machine_facts)
+  if (!known) {
+    read_facts(&facts);
+    known = 1;
+  }
+  return &facts;
+}

@@ -1,0 +1,448 @@
+/* store.c - see store.h.
+ *
+ * Journal  Write-ahead log: a reader (report) never waits for the writer (run), and a kill at any moment leaves the last
+ *          transaction whole or absent. synchronous = FULL, since a cell costs minutes and a sync milliseconds. A reader that
+ *          may not create the log's side files (read-only folder) opens the database as immutable.
+ * Timings  A build with assertions or sanitizers measures itself, so such builds store no times unless
+ *          ICEBENCH_ALLOW_DEBUG=1; the row's label says what was left out. */
+#include "harness/store.h"
+
+#include <errno.h>
+#include <math.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/machine.h"
+#include "harness/sql.h"
+#include "kernels/core/fileio.h"
+
+struct store {
+  sqlite3 *db;
+  char *path;
+};
+
+/* --- errors ------------------------------------------------------------------------------------------------------- */
+
+static int db_fail(const store *s, const char *doing, ice_err *e) {
+  const int code = sqlite3_errcode(s->db) & 0xff;
+  const char *why = sqlite3_errmsg(s->db), *next;
+  switch (code) {
+  case SQLITE_BUSY:
+  case SQLITE_LOCKED: next = "another process holds it; wait for it to finish, or use another --db"; break;
+  case SQLITE_CORRUPT: next = "it is damaged; restore a copy, or salvage it with sqlite3 FILE .recover"; break;
+  case SQLITE_NOTADB: next = "it is no SQLite database; name another --db"; break;
+  case SQLITE_FULL:
+  case SQLITE_IOERR: next = "is the disk full? nothing was stored of this cell"; break;
+  case SQLITE_READONLY:
+  case SQLITE_CANTOPEN:
+  case SQLITE_PERM: next = "check that file and folder are readable and writable"; break;
+  case SQLITE_NOMEM: return ice_fail(e, ICE_INTERNAL, "%s: out of memory", s->path);
+  default: return ice_fail(e, ICE_DB, "%s: %s: %s", s->path, doing, why);
+  }
+  return ice_fail(e, ICE_DB, "%s: %s: %s (%s)", s->path, doing, why, next);
+}
+
+static int execute(store *s, const char *sql, const char *doing, ice_err *e) {
+  return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? ICE_OK : db_fail(s, doing, e);
+}
+
+/* --- statements: prepare, bind in order, step ------------------------------------------------------------------------ */
+
+typedef struct statement {
+  store *s;
+  sqlite3_stmt *st;
+  int next, bad;
+} statement;
+
+static int prepare(store *s, statement *t, const char *sql, ice_err *e) {
+  *t = (statement){.s = s, .next = 1};
+  return sqlite3_prepare_v2(s->db, sql, -1, &t->st, NULL) == SQLITE_OK ? ICE_OK : db_fail(s, "reading", e);
+}
+static void bind_text(statement *t, const char *v) { /* NULL is NULL */
+  t->bad |= v ? sqlite3_bind_text(t->st, t->next, v, -1, SQLITE_TRANSIENT) : sqlite3_bind_null(t->st, t->next);
+  t->next++;
+}
+static void bind_int(statement *t, int64_t v) { t->bad |= sqlite3_bind_int64(t->st, t->next++, v); }
+static void bind_known(statement *t, int64_t v) { /* 0 is unknown */
+  t->bad |= v ? sqlite3_bind_int64(t->st, t->next, v) : sqlite3_bind_null(t->st, t->next);
+  t->next++;
+}
+static void bind_real(statement *t, double v) {
+  t->bad |= isfinite(v) ? sqlite3_bind_double(t->st, t->next, v) : sqlite3_bind_null(t->st, t->next);
+  t->next++;
+}
+/* Runs a statement without rows and makes it ready for the next values. */
+static int step_done(statement *t, const char *doing, ice_err *e) {
+  const int rc = t->bad ? SQLITE_ERROR : sqlite3_step(t->st);
+  const int bad = rc != SQLITE_DONE && rc != SQLITE_ROW ? db_fail(t->s, doing, e) : ICE_OK;
+  (void)sqlite3_reset(t->st);
+  t->next = 1;
+  return bad;
+}
+static void finish(statement *t) { (void)sqlite3_finalize(t->st); }
+
+/* --- open and migrate ---------------------------------------------------------------------------------------------- */
+
+static int schema_version(store *s, int *version, ice_err *e) {
+  statement t;
+  ICE_TRY(prepare(s, &t, "PRAGMA user_version", e));
+  const int rc = sqlite3_step(t.st) == SQLITE_ROW ? ICE_OK : db_fail(s, "reading the schema version", e);
+  if (rc == ICE_OK) *version = sqlite3_column_int(t.st, 0);
+  finish(&t);
+  return rc;
+}
+
+static int newest_schema(void) {
+  int n = 0;
+  while (store_migrations[n]) n++;
+  return n;
+}
+
+static int migrate(store *s, ice_err *e) {
+  int have = 0;
+  ICE_TRY(execute(s, "BEGIN IMMEDIATE", "locking", e)); /* two writers that start together migrate one after the other */
+  int rc = schema_version(s, &have, e);
+  for (int v = have; rc == ICE_OK && v < newest_schema(); v++) {
+    char pragma[64];
+    (void)snprintf(pragma, sizeof pragma, "PRAGMA user_version = %d", v + 1);
+    rc = execute(s, store_migrations[v], "migrating", e);
+    if (rc == ICE_OK) rc = execute(s, pragma, "migrating", e);
+  }
+  if (rc == ICE_OK) return execute(s, "COMMIT", "migrating", e);
+  (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+  return rc;
+}
+
+static int check_version(store *s, store_mode mode, ice_err *e) {
+  int have = 0;
+  ICE_TRY(schema_version(s, &have, e));
+  if (have > newest_schema())
+    return ice_fail(e, ICE_DB, "%s: schema %d is newer than this program knows (%d); use a newer icebench", s->path, have,
+                    newest_schema());
+  if (mode == STORE_WRITE && have < newest_schema()) return migrate(s, e);
+  if (have == 0) return ice_fail(e, ICE_DB, "%s: holds no icebench results; icebench run makes them", s->path);
+  if (have < newest_schema())
+    return ice_fail(e, ICE_DB, "%s: schema %d is older than this program's (%d); icebench run brings it up to date", s->path, have,
+                    newest_schema());
+  return ICE_OK;
+}
+
+static int make_folder_of(const char *path, ice_err *e) {
+  char folder[4096];
+  const char *slash = strrchr(path, '/');
+  if (!slash || slash == path) return ICE_OK;
+  if ((size_t)(slash - path) >= sizeof folder) return ice_fail(e, ICE_USAGE, "--db: a path of %zu characters is too long", strlen(path));
+  (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+  return file_make_dirs(folder, e);
+}
+
+/* Opens the connection. An existing file must be a regular one: opening a FIFO would wait for ever. */
+static int connect_to(store *s, store_mode mode, ice_err *e) {
+  struct stat st;
+  const int there = stat(s->path, &st) == 0;
+  if (there && !S_ISREG(st.st_mode)) return ice_fail(e, ICE_DB, "%s: not a regular file; name another --db", s->path);
+  if (!there && mode == STORE_READ)
+    return ice_fail(e, ICE_DB, "%s: %s; icebench run makes a database, --db names another", s->path, strerror(errno));
+  if (there && st.st_size > 0 && st.st_size < 512) return ice_fail(e, ICE_DB, "%s: cut short at %lld bytes; restore a copy", s->path, (long long)st.st_size);
+  const int flags = mode == STORE_READ ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+  if (sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_EXRESCODE, NULL) != SQLITE_OK) return db_fail(s, "opening", e);
+  (void)sqlite3_busy_timeout(s->db, 10000);
+  (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+  (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+  ICE_TRY(execute(s, "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL", "opening", e));
+  if (mode == STORE_WRITE) ICE_TRY(execute(s, "PRAGMA journal_mode = WAL", "opening", e));
+  return ICE_OK;
+}
+
+int store_open(const char *path, store_mode mode, store **out, ice_err *e) {
+  *out = NULL;
+  if (mode == STORE_WRITE) ICE_TRY(make_folder_of(path, e));
+  store *s = calloc(1, sizeof *s);
+  if (!s || !(s->path = strdup(path))) {
+    free(s);
+    return ice_fail(e, ICE_INTERNAL, "out of memory");
+  }
+  int rc = connect_to(s, mode, e);
+  if (rc == ICE_OK) rc = check_version(s, mode, e);
+  if (rc == ICE_OK) *out = s;
+  else store_close(s);
+  return rc;
+}
+
+void store_close(store *s) {
+  if (!s) return;
+  (void)sqlite3_close(s->db);
+  free(s->path);
+  free(s);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------- */
+
+int store_has(store *s, const char *key, int any_status, int *finished, ice_err *e) {
+  statement t;
+  *finished = 0;
+  ICE_TRY(prepare(s, &t, "SELECT 1 FROM cell WHERE key = ?1 AND (?2 OR status IN ('ok', 'unsupported', 'skipped'))", e));
+  bind_text(&t, key);
+  bind_int(&t, any_status);
+  const int got = sqlite3_step(t.st), rc = got == SQLITE_ROW || got == SQLITE_DONE ? ICE_OK : db_fail(s, "reading", e);
+  *finished = got == SQLITE_ROW;
+  finish(&t);
+  return rc;
+}
+
+int store_query(store *s, const char *sql, const char *const *bind, int n_bind,
+                int (*row)(void *ctx, int columns, char **names, char **values), void *ctx, ice_err *e) {
+  enum { MOST = 128 };
+  statement t;
+  char *names[MOST], *values[MOST];
+  ICE_TRY(prepare(s, &t, sql, e));
+  const int columns = sqlite3_column_count(t.st);
+  int rc = columns <= MOST && sqlite3_stmt_readonly(t.st) ? ICE_OK : ice_fail(e, ICE_USAGE, "a query must be a SELECT of at most %d columns", MOST);
+  for (int i = 0; i < n_bind; i++) bind_text(&t, bind[i]);
+  for (int i = 0; rc == ICE_OK && i < columns; i++) names[i] = (char *)(uintptr_t)sqlite3_column_name(t.st, i);
+  while (rc == ICE_OK) {
+    const int got = sqlite3_step(t.st);
+    if (got == SQLITE_DONE) break;
+    if (got != SQLITE_ROW) rc = db_fail(s, "reading", e);
+    for (int i = 0; rc == ICE_OK && i < columns; i++) values[i] = (char *)(uintptr_t)sqlite3_column_text(t.st, i);
+    if (rc == ICE_OK && row(ctx, columns, names, values)) break;
+  }
+  finish(&t);
+  return rc;
+}
+
+static int take_double(void *ctx, int columns, char **names, char **values) {
+  (void)columns, (void)names;
+  if (values[0]) *(double *)ctx = strtod(values[0], NULL);
+  return 1;
+}
+
+double store_expected_ms(store *s, const char *task, const char *model, const char *method) {
+  const char *bind[] = {task, model, method};
+  double ms = NAN;
+  ice_err ignored = {0};
+  (void)store_query(s,
+                    "SELECT wall_ms FROM cell WHERE task = ?1 AND model = ?2 AND method = ?3 AND status = 'ok' ORDER BY wall_ms "
+                    "LIMIT 1 OFFSET (SELECT (count(*) - 1) / 2 FROM cell WHERE task = ?1 AND model = ?2 AND method = ?3 AND status = 'ok')",
+                    bind, 3, take_double, &ms, &ignored);
+  return ms;
+}
+
+/* --- writing ------------------------------------------------------------------------------------------------------- */
+
+static int put_machine(store *s, const machine_facts *m, ice_err *e) {
+  statement t;
+  ICE_TRY(prepare(s, &t, "INSERT OR IGNORE INTO machine VALUES (?1, ?2, ?3, ?4, ?5)", e));
+  bind_text(&t, m->id);
+  bind_text(&t, m->cpu);
+  bind_text(&t, m->os);
+  bind_int(&t, m->cores);
+  bind_int(&t, m->memory_bytes);
+  const int rc = step_done(&t, "storing the machine", e);
+  finish(&t);
+  return rc;
+}
+
+static void bind_build(statement *t, const machine_facts *m) {
+  bind_text(t, m->version);
+  bind_text(t, m->git_commit);
+  bind_int(t, m->git_dirty);
+  bind_text(t, m->variant);
+  bind_text(t, m->compiler);
+  bind_text(t, m->cflags);
+  bind_text(t, m->blas);
+}
+
+static int put_build(store *s, const machine_facts *m, int64_t *id, ice_err *e) {
+  statement t;
+  ICE_TRY(prepare(s, &t,
+                  "INSERT OR IGNORE INTO build (version, git_commit, git_dirty, variant, compiler, cflags, blas) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", e));
+  bind_build(&t, m);
+  int rc = step_done(&t, "storing the build", e);
+  finish(&t);
+  if (rc != ICE_OK) return rc;
+  ICE_TRY(prepare(s, &t,
+                  "SELECT id FROM build WHERE version = ?1 AND git_commit = ?2 AND git_dirty = ?3 AND variant = ?4 AND compiler = ?5 AND "
+                  "cflags = ?6 AND blas = ?7", e));
+  bind_build(&t, m);
+  if (sqlite3_step(t.st) == SQLITE_ROW) *id = sqlite3_column_int64(t.st, 0);
+  else rc = db_fail(s, "storing the build", e);
+  finish(&t);
+  return rc;
+}
+
+static int64_t now_ms(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_REALTIME, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Moves an older row of this key into history and tells the number of the new attempt. */
+static int retire(store *s, const store_cell *c, int force, int64_t *attempt, ice_err *e) {
+  statement t;
+  int finished;
+  *attempt = 1;
+  ICE_TRY(store_has(s, c->key, 0, &finished, e));
+  if (finished && !force) return ice_fail(e, ICE_INTERNAL, "%s: cell %s is already finished", s->path, c->key);
+  ICE_TRY(prepare(s, &t, "SELECT attempt + 1 FROM cell WHERE key = ?1", e));
+  bind_text(&t, c->key);
+  const int there = sqlite3_step(t.st) == SQLITE_ROW;
+  if (there) *attempt = sqlite3_column_int64(t.st, 0);
+  finish(&t);
+  if (!there) return ICE_OK;
+  static const char *const move[] = {
+      "INSERT INTO history (key, attempt, status, reason, row, replaced_utc_ms) SELECT key, attempt, status, reason, "
+      "json_object('experiment', experiment, 'method', method, 'method_version', method_version, 'params', json(params), "
+      "'started_utc_ms', started_utc_ms, 'wall_ms', wall_ms, 'examples', examples, 'label', label, 'build_id', build_id, "
+      "'machine_id', machine_id, 'metrics', (SELECT json_group_object(name, json_array(value, lo, hi)) FROM metric WHERE cell_id = cell.id), "
+      "'samples', (SELECT json_group_array(json_array(method, phase, round, ns)) FROM sample WHERE cell_id = cell.id)), ?2 "
+      "FROM cell WHERE key = ?1",
+      "DELETE FROM cell WHERE key = ?1"};
+  for (int i = 0; i < 2; i++) {
+    ICE_TRY(prepare(s, &t, move[i], e));
+    bind_text(&t, c->key);
+    if (i == 0) bind_int(&t, now_ms());
+    const int rc = step_done(&t, "replacing a row", e);
+    finish(&t);
+    if (rc != ICE_OK) return rc;
+  }
+  return ICE_OK;
+}
+
+/* 1 when this build may store times. */
+static int may_time(const machine_facts *m) {
+  const char *allow = getenv("ICEBENCH_ALLOW_DEBUG");
+  return !strcmp(m->variant, "release") || (allow && !strcmp(allow, "1"));
+}
+static int is_time(const char *metric) {
+  const size_t n = strlen(metric);
+  return (n > 3 && !strcmp(metric + n - 3, "_ns")) || !strncmp(metric, "speedup_", 8);
+}
+
+static void label_of(const store_cell *c, const machine_facts *m, char *out, size_t size) {
+  const char *given = c->label ? c->label : "";
+  if (!strcmp(m->variant, "release")) (void)snprintf(out, size, "%s", given);
+  else (void)snprintf(out, size, "%s%s%s build%s", given, *given ? ", " : "", m->variant, may_time(m) ? "" : ": no times");
+}
+
+static int put_row(store *s, const store_cell *c, int64_t attempt, const machine_facts *m, int64_t build, ice_err *e) {
+  statement t;
+  char seed[32], label[256];
+  (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
+  label_of(c, m, label, sizeof label);
+  ICE_TRY(prepare(s, &t,
+                  "INSERT INTO cell (key, attempt, experiment, task, model, method, method_version, params, seed, n, heads, head_dim, layers, "
+                  "causal, threads, isa, examples, partial, status, reason, label, config, data_hash, model_hash, machine_id, build_id, "
+                  "started_utc_ms, wall_ms) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,"
+                  "?25,?26,?27,?28)", e));
+  bind_text(&t, c->key);
+  bind_int(&t, attempt);
+  const char *const names[] = {c->experiment, c->task, c->model, c->method, c->method_version, c->params, seed};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) bind_text(&t, names[i]);
+  bind_known(&t, c->n);
+  bind_known(&t, c->heads);
+  bind_known(&t, c->head_dim);
+  bind_known(&t, c->layers);
+  bind_int(&t, c->causal);
+  bind_int(&t, c->threads);
+  bind_text(&t, c->isa);
+  bind_known(&t, c->examples);
+  bind_int(&t, c->partial);
+  bind_text(&t, c->status);
+  bind_text(&t, c->reason);
+  bind_text(&t, *label ? label : NULL);
+  bind_text(&t, c->config);
+  bind_text(&t, c->data_hash);
+  bind_text(&t, c->model_hash);
+  bind_text(&t, m->id);
+  bind_int(&t, build);
+  bind_int(&t, c->started_utc_ms);
+  bind_int(&t, c->wall_ms);
+  const int rc = step_done(&t, "storing a cell", e);
+  finish(&t);
+  return rc;
+}
+
+static int put_metrics(store *s, const store_cell *c, int64_t id, int timed, ice_err *e) {
+  statement t;
+  int rc = ICE_OK;
+  ICE_TRY(prepare(s, &t, "INSERT INTO metric VALUES (?1, ?2, ?3, ?4, ?5)", e));
+  for (int i = 0; rc == ICE_OK && i < c->n_metrics; i++) {
+    const store_metric *v = c->metric + i;
+    if (!isfinite(v->value) || (!timed && is_time(v->name))) continue;
+    bind_int(&t, id);
+    bind_text(&t, v->name);
+    bind_real(&t, v->value);
+    bind_real(&t, v->lo);
+    bind_real(&t, v->hi);
+    rc = step_done(&t, "storing a metric", e);
+  }
+  finish(&t);
+  return rc;
+}
+
+static int put_samples(store *s, const store_cell *c, int64_t id, ice_err *e) {
+  statement t;
+  int rc = ICE_OK;
+  ICE_TRY(prepare(s, &t, "INSERT INTO sample VALUES (?1, ?2, ?3, ?4, ?5)", e));
+  for (int i = 0; rc == ICE_OK && i < c->n_samples; i++) {
+    const store_sample *v = c->sample + i;
+    bind_int(&t, id);
+    bind_text(&t, v->method);
+    bind_text(&t, v->phase);
+    bind_int(&t, v->round);
+    bind_int(&t, v->ns);
+    rc = step_done(&t, "storing a sample", e);
+  }
+  finish(&t);
+  return rc;
+}
+
+static int put_predictions(store *s, const store_cell *c, int64_t id, ice_err *e) {
+  if (c->n_predictions == 0) return ICE_OK;
+  const size_t bytes = (size_t)c->n_predictions * 12;
+  uint8_t *blob = malloc(bytes), *at = blob;
+  if (!blob) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  for (int i = 0; i < c->n_predictions; i++) {
+    const uint32_t triple[3] = {(uint32_t)c->prediction[i].item, (uint32_t)c->prediction[i].expected, (uint32_t)c->prediction[i].predicted};
+    for (int k = 0; k < 3; k++)
+      for (int shift = 0; shift < 32; shift += 8) *at++ = (uint8_t)(triple[k] >> shift);
+  }
+  statement t;
+  int rc = prepare(s, &t, "INSERT INTO prediction VALUES (?1, ?2, ?3)", e);
+  if (rc == ICE_OK) {
+    bind_int(&t, id);
+    bind_int(&t, c->n_predictions);
+    t.bad |= sqlite3_bind_blob64(t.st, t.next++, blob, bytes, SQLITE_STATIC);
+    rc = step_done(&t, "storing predictions", e);
+    finish(&t);
+  }
+  free(blob);
+  return rc;
+}
+
+static int put_all(store *s, const store_cell *c, int force, ice_err *e) {
+  const machine_facts *m = machine_get();
+  int64_t build = 0, attempt;
+  ICE_TRY(put_machine(s, m, e));
+  ICE_TRY(put_build(s, m, &build, e));
+  ICE_TRY(retire(s, c, force, &attempt, e));
+  ICE_TRY(put_row(s, c, attempt, m, build, e));
+  const int64_t id = sqlite3_last_insert_rowid(s->db);
+  ICE_TRY(put_metrics(s, c, id, may_time(m), e));
+  if (may_time(m)) ICE_TRY(put_samples(s, c, id, e));
+  return put_predictions(s, c, id, e);
+}
+
+int store_put(store *s, const store_cell *c, int force, ice_err *e) {
+  ICE_TRY(execute(s, "BEGIN IMMEDIATE", "locking", e));
+  int rc = put_all(s, c, force, e);
+  if (rc == ICE_OK) rc = execute(s, "COMMIT", "storing a cell", e);
+  if (rc != ICE_OK) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+  return rc;
+}
