@@ -1,8 +1,8 @@
 /* store.c - see store.h.
  *
- * Journal  Write-ahead log: a reader (report) never waits for the writer (run), and a kill at any moment leaves the last
- *          transaction whole or absent. synchronous = FULL, since a cell costs minutes and a sync milliseconds. A reader that
- *          may not create the log's side files (read-only folder) opens the database as immutable.
+ * Journal  Write-ahead log while open for writing: a reader (report) never waits for the writer (run), and a kill at any
+ *          moment leaves the last transaction whole or absent. synchronous = FULL, since a cell costs minutes and a sync
+ *          milliseconds. The last writer to close turns the file back into a plain one, readable in read-only folders.
  * Timings  A build with assertions or sanitizers measures itself, so such builds store no times unless
  *          ICEBENCH_ALLOW_DEBUG=1; the row's label says what was left out. */
 #include "harness/store.h"
@@ -24,6 +24,7 @@
 struct store {
   sqlite3 *db;
   char *path;
+  int writes;
 };
 
 /* --- errors ------------------------------------------------------------------------------------------------------- */
@@ -169,6 +170,7 @@ int store_open(const char *path, store_mode mode, store **out, ice_err *e) {
   }
   int rc = connect_to(s, mode, e);
   if (rc == ICE_OK) rc = check_version(s, mode, e);
+  s->writes = rc == ICE_OK && mode == STORE_WRITE;
   if (rc == ICE_OK) *out = s;
   else store_close(s);
   return rc;
@@ -176,6 +178,10 @@ int store_open(const char *path, store_mode mode, store **out, ice_err *e) {
 
 void store_close(store *s) {
   if (!s) return;
+  if (s->writes) { /* fails, harmlessly, while others have it open */
+    (void)sqlite3_busy_timeout(s->db, 0);
+    (void)sqlite3_exec(s->db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
+  }
   (void)sqlite3_close(s->db);
   free(s->path);
   free(s);
