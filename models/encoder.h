@@ -85,7 +85,8 @@ void encoder_run_destroy(encoder_run *r);
 void encoder_run_refresh(encoder_run *r);
 /** Forward pass of one example: ids[i] has n[i] tokens (1..positions, ids in 1..vocab-1, i < inputs). logits [classes].
  *  cost may be NULL; observer (may be NULL) sees every attention call after it ran, outside the clock.
- *  ICE_INTERNAL with the method's own text when it refuses or fails; ICE_DATA for ids or lengths out of range. */
+ *  ICE_INTERNAL with the method's own text when it refuses or fails, or when a logit is not finite; ICE_DATA for ids or
+ *  lengths out of range. */
 int encoder_forward(encoder_run *r, const int32_t *const *ids, const int64_t *n, float *logits, encoder_cost *cost,
                     void (*observer)(void *ctx, const encoder_call *call), void *ctx, ice_err *e);
 

@@ -211,5 +211,8 @@ int encoder_forward(encoder_run *r, const int32_t *const *ids, const int64_t *n,
   network_head(attn_micro_get(), &r->net, features, hidden, logits);
   model_ns += now_ns() - t0;
   if (cost) cost->model_ns += model_ns;
+  for (int k = 0; k < c->classes; k++)
+    if (!isfinite(logits[k]))
+      return ice_fail(e, ICE_INTERNAL, "%s: logit %d is not a finite number", r->slot.method->name, k);
   return ICE_OK;
 }

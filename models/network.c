@@ -249,6 +249,6 @@ void network_features(const network *net, const float *pooled, float *features) 
 
 void network_head(const attn_micro *mk, const network *net, const float *features, float *hidden, float *logits) {
   linear_forward(mk, &net->head1, 1, features, hidden);
-  for (int64_t t = 0; t < net->head1.out; t++) hidden[t] = hidden[t] > 0.0f ? hidden[t] : 0.0f;
+  for (int64_t t = 0; t < net->head1.out; t++) hidden[t] = hidden[t] < 0.0f ? 0.0f : hidden[t]; /* NaN stays */
   linear_forward(mk, &net->head2, 1, hidden, logits);
 }

@@ -125,9 +125,9 @@ static int gradients(trainer *t, int64_t step, ice_err *e) {
     if (t->train->inputs == 2) ids[1] = task_ids(t->train, item, 1), n[1] = task_len(t->train, item, 1);
     int correct;
     clear_slot(t, t->slots + i * t->model.n_params, t->rows[i]);
-    attn_status st = sequence_gradient(t->seq[omp_get_thread_num()], &t->net, ids, n, t->train->label[item],
-                                       1.0f / (float)c->batch, (float)c->dropout, attn_hash(step_key, (uint64_t)i, 0),
-                                       &t->grad[i], &t->loss[i], &correct);
+    attn_status st =
+        sequence_gradient(t->seq[omp_get_thread_num()], &t->net, ids, n, t->train->label[item], 1.0f / (float)c->batch,
+                          (float)c->dropout, attn_hash(step_key, (uint64_t)i, 0), &t->grad[i], &t->loss[i], &correct);
     if (st != ATTN_OK) {
 #pragma omp critical
       rc = ice_fail(e, ICE_INTERNAL, "step %lld, training example %lld: %s", (long long)step, (long long)item,
@@ -204,7 +204,8 @@ static int save_best(trainer *t, ice_err *e) {
   (void)snprintf(accuracy, sizeof accuracy, "%.6f", t->state.best_accuracy);
   const char *meta[64] = {"step", step, "dev_accuracy", accuracy, "description", t->cfg->description};
   int n = 6;
-  for (const char *const *more = t->cfg->meta; more && *more && n < 62; more += 2) meta[n++] = more[0], meta[n++] = more[1];
+  for (const char *const *more = t->cfg->meta; more && *more && n < 62; more += 2)
+    meta[n++] = more[0], meta[n++] = more[1];
   return encoder_save(&t->model, t->state.params, t->cfg->out, meta, e);
 }
 
@@ -216,11 +217,34 @@ static int check_run(const train_config *c, const task_data *train, const task_d
   if (c->steps < 2) return ice_fail(e, ICE_USAGE, "steps = %lld, allowed 2 and more", (long long)c->steps);
   if (c->warmup < 1 || c->warmup >= c->steps)
     return ice_fail(e, ICE_USAGE, "warmup = %lld, allowed 1..%lld", (long long)c->warmup, (long long)c->steps - 1);
-  if (!(c->dropout >= 0.0 && c->dropout < 1.0)) return ice_fail(e, ICE_USAGE, "dropout = %g, allowed [0, 1)", c->dropout);
+  if (!(c->dropout >= 0.0 && c->dropout < 1.0))
+    return ice_fail(e, ICE_USAGE, "dropout = %g, allowed [0, 1)", c->dropout);
+  if (!(c->lr > 0.0 && isfinite(c->lr))) return ice_fail(e, ICE_USAGE, "lr = %g, allowed finite and > 0", c->lr);
   if (c->eval_every < 1 || c->save_every < 1) return ice_fail(e, ICE_USAGE, "eval_every and save_every start at 1");
   if (train->count < 1 || dev->count < 1) return ice_fail(e, ICE_DATA, "a training needs train and dev examples");
   if (train->inputs != c->model.inputs || dev->inputs != c->model.inputs)
     return ice_fail(e, ICE_USAGE, "the model takes %d inputs, the task has %d", c->model.inputs, train->inputs);
+  return ICE_OK;
+}
+
+/* Every id, length and label must fit the model: the gradient code does not look again. */
+static int check_data(const task_data *d, const char *split, const encoder_config *m, ice_err *e) {
+  for (int64_t item = 0; item < d->count; item++) {
+    if (d->label[item] < 0 || d->label[item] >= m->classes)
+      return ice_fail(e, ICE_DATA, "%s: %s example %lld has label %d, allowed 0..%d", d->origin, split, (long long)item,
+                      d->label[item], m->classes - 1);
+    for (int i = 0; i < d->inputs; i++) {
+      const int64_t n = task_len(d, item, i);
+      const int32_t *ids = task_ids(d, item, i);
+      if (n < 1 || n > m->positions)
+        return ice_fail(e, ICE_DATA, "%s: %s example %lld has %lld tokens, allowed 1..%d", d->origin, split,
+                        (long long)item, (long long)n, m->positions);
+      for (int64_t j = 0; j < n; j++)
+        if (ids[j] < 1 || ids[j] >= m->vocab)
+          return ice_fail(e, ICE_DATA, "%s: %s example %lld, token %lld has id %d, allowed 1..%d", d->origin, split,
+                          (long long)item, (long long)j, ids[j], m->vocab - 1);
+    }
+  }
   return ICE_OK;
 }
 
@@ -239,7 +263,8 @@ static int name_files(trainer *t, ice_err *e) {
   const char *slash = strrchr(out, '/');
   char folder[4096];
   if (slash && slash != out) {
-    if ((size_t)(slash - out) >= sizeof folder) return ice_fail(e, ICE_USAGE, "out: a path of %zu characters is too long", strlen(out));
+    if ((size_t)(slash - out) >= sizeof folder)
+      return ice_fail(e, ICE_USAGE, "out: a path of %zu characters is too long", strlen(out));
     (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - out), out);
     ICE_TRY(file_make_dirs(folder, e));
   }
@@ -264,7 +289,8 @@ static int allocate(trainer *t, ice_err *e) {
   t->permutation = attn_alloc((size_t)t->train->count * sizeof *t->permutation);
   t->seq = attn_calloc(threads * sizeof *t->seq);
   t->run = attn_calloc(threads * sizeof *t->run);
-  if (!t->state.m || !t->state.v || !t->slots || !t->grad || !t->item || !t->loss || !t->permutation || !t->seq || !t->run)
+  if (!t->state.m || !t->state.v || !t->slots || !t->grad || !t->item || !t->loss || !t->permutation || !t->seq ||
+      !t->run)
     return ice_fail(e, ICE_INTERNAL, "out of memory for %d gradients of %zu parameters", c->batch, np);
   t->order = t->item + batch;
   t->rows = t->item + 2 * batch;
@@ -300,6 +326,8 @@ static int begin(trainer *t, int resume, ice_err *e) {
   t->state.best_accuracy = -1.0;
   int found = 0;
   if (resume) ICE_TRY(train_state_read(t->state_path, t->cfg->description, &t->state, &found, e));
+  if (resume && !found && train_finished(t->cfg->out, t->log_path, t->cfg->description, t->cfg->steps))
+    t->state.step = t->cfg->steps;
   if (t->state.step > t->cfg->steps)
     return ice_fail(e, ICE_DATA, "%s: step %lld of %lld", t->state_path, (long long)t->state.step,
                     (long long)t->cfg->steps);
@@ -342,8 +370,8 @@ static int after_step(trainer *t, double lr, double started, int64_t first, void
   return ICE_OK;
 }
 
-static int loop(trainer *t, const volatile sig_atomic_t *stop, int *stopped, void (*report)(void *, const train_event *),
-                void *ctx, ice_err *e) {
+static int loop(trainer *t, const volatile sig_atomic_t *stop, int *stopped,
+                void (*report)(void *, const train_event *), void *ctx, ice_err *e) {
   const train_config *c = t->cfg;
   train_state *s = &t->state;
   const double started = now();
@@ -362,8 +390,10 @@ static int loop(trainer *t, const volatile sig_atomic_t *stop, int *stopped, voi
     s->step++;
     ICE_TRY(after_step(t, lr, started, first, report, ctx, e));
     const int interrupted = stop && *stop;
-    if (interrupted || (s->step % c->save_every == 0 && s->step < c->steps))
+    if (interrupted || (s->step % c->save_every == 0 && s->step < c->steps)) {
+      ICE_TRY(train_log_sync(t->log, t->log_path, e));
       ICE_TRY(train_state_write(t->state_path, c->description, s, e));
+    }
     if (interrupted && s->step < c->steps) {
       *stopped = 1;
       return ice_fail(e, ICE_INTERNAL, "stopped after step %lld; go on with --resume", (long long)s->step);
@@ -378,6 +408,8 @@ int train_run(const train_config *cfg, const task_data *train, const task_data *
               void *ctx, ice_err *e) {
   *stopped = 0;
   ICE_TRY(check_run(cfg, train, dev, e));
+  ICE_TRY(check_data(train, "train", &cfg->model, e));
+  ICE_TRY(check_data(dev, "dev", &cfg->model, e));
   trainer t = {.cfg = cfg, .train = train, .dev = dev};
   int rc = begin(&t, resume, e);
   if (rc == ICE_OK) rc = loop(&t, stop, stopped, report, ctx, e);

@@ -7,19 +7,33 @@
 #include <string.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "models/safetensors.h"
 
 static const char LOG_HEAD[] = "step,lr,loss,dev_accuracy\n";
 
+/* XXH3 of the three vectors as 16 hexadecimal digits: a flipped bit must not train on. */
+static void hash_of(const train_state *s, char text[17]) {
+  const size_t bytes = (size_t)s->n_params * sizeof(float);
+  XXH64_hash_t h = XXH3_64bits(s->params, bytes);
+  h = XXH3_64bits_withSeed(s->m, bytes, h);
+  h = XXH3_64bits_withSeed(s->v, bytes, h);
+  (void)snprintf(text, 17, "%016llx", (unsigned long long)h);
+}
+
 int train_state_write(const char *path, const char *description, const train_state *s, ice_err *e) {
-  char number[5][40];
+  char number[5][40], hash[17];
+  hash_of(s, hash);
   (void)snprintf(number[0], sizeof number[0], "%lld", (long long)s->step);
   (void)snprintf(number[1], sizeof number[1], "%lld", (long long)s->best_step);
   (void)snprintf(number[2], sizeof number[2], "%a", s->best_accuracy);
   (void)snprintf(number[3], sizeof number[3], "%a", s->loss_sum);
   (void)snprintf(number[4], sizeof number[4], "%lld", (long long)s->loss_count);
-  const char *meta[] = {"description", description, "step",       number[0], "best_step", number[1], "best_accuracy",
-                        number[2],     "loss_sum",  number[3],    "loss_count", number[4], NULL};
+  const char *meta[] = {"description", description,     "step",    number[0],  "best_step",
+                        number[1],     "best_accuracy", number[2], "loss_sum", number[3],
+                        "loss_count",  number[4],       "hash",    hash,       NULL};
   const st_out t[] = {{"params", ST_F32, 1, {s->n_params}, s->params},
                       {"adam_m", ST_F32, 1, {s->n_params}, s->m},
                       {"adam_v", ST_F32, 1, {s->n_params}, s->v}};
@@ -52,8 +66,9 @@ static int read_opened(const st_file *f, const char *path, const char *descripti
   const char *theirs = st_meta(f, "description");
   if (!theirs) return ice_fail(e, ICE_DATA, "%s: not a training state, its metadata has no description", path);
   if (strcmp(theirs, description) != 0)
-    return ice_fail(e, ICE_USAGE, "%s: belongs to another training; remove it to start anew, or restore its settings: %s",
-                    path, theirs);
+    return ice_fail(e, ICE_USAGE,
+                    "%s: belongs to another training; remove it to start anew, or restore its settings: %s", path,
+                    theirs);
   ICE_TRY(meta_integer(f, path, "step", &s->step, e));
   ICE_TRY(meta_integer(f, path, "best_step", &s->best_step, e));
   ICE_TRY(meta_integer(f, path, "loss_count", &s->loss_count, e));
@@ -61,7 +76,14 @@ static int read_opened(const st_file *f, const char *path, const char *descripti
   ICE_TRY(meta_real(f, path, "loss_sum", &s->loss_sum, e));
   ICE_TRY(st_copy_f32(f, "params", 1, &s->n_params, s->params, e));
   ICE_TRY(st_copy_f32(f, "adam_m", 1, &s->n_params, s->m, e));
-  return st_copy_f32(f, "adam_v", 1, &s->n_params, s->v, e);
+  ICE_TRY(st_copy_f32(f, "adam_v", 1, &s->n_params, s->v, e));
+  char hash[17];
+  hash_of(s, hash);
+  theirs = st_meta(f, "hash");
+  if (theirs && strcmp(theirs, hash) != 0)
+    return ice_fail(e, ICE_DATA, "%s: damaged: its numbers hash to %s, not to %s; remove it to start anew", path, hash,
+                    theirs);
+  return ICE_OK;
 }
 
 int train_state_read(const char *path, const char *description, train_state *s, int *found, ice_err *e) {
@@ -72,6 +94,25 @@ int train_state_read(const char *path, const char *description, train_state *s, 
   int rc = read_opened(&f, path, description, s, e);
   st_close(&f);
   return rc;
+}
+
+static int64_t last_row(const char *log_path) {
+  FILE *f = fopen(log_path, "r");
+  char line[256];
+  int64_t step = -1;
+  while (f && fgets(line, sizeof line, f))
+    if (line[0] >= '0' && line[0] <= '9' && strchr(line, '\n')) step = strtoll(line, NULL, 10);
+  if (f) (void)fclose(f);
+  return step;
+}
+
+int train_finished(const char *path, const char *log_path, const char *description, int64_t steps) {
+  st_file f;
+  if (last_row(log_path) != steps || st_open(path, &f, NULL) != ICE_OK) return 0;
+  const char *theirs = st_meta(&f, "description");
+  const int same = theirs && strcmp(theirs, description) == 0;
+  st_close(&f);
+  return same;
 }
 
 /* Copies the head and the rows up to `step` of the old log, if there is one. */
@@ -111,4 +152,8 @@ int train_log_row(FILE *f, const char *path, int64_t step, double lr, double los
   (void)fputc('\n', f);
   if (fflush(f) != 0) return ice_fail(e, ICE_INTERNAL, "%s: %s", path, strerror(errno));
   return ICE_OK;
+}
+
+int train_log_sync(FILE *f, const char *path, ice_err *e) {
+  return fsync(fileno(f)) == 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "%s: %s", path, strerror(errno));
 }

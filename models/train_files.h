@@ -24,9 +24,15 @@ int train_state_write(const char *path, const char *description, const train_sta
  *  another description, ICE_DATA when it is damaged. */
 int train_state_read(const char *path, const char *description, train_state *s, int *found, ice_err *e);
 
+/** 1 when the training of this description is complete: its checkpoint stands at path and its log holds a row of the
+ *  last step. */
+int train_finished(const char *path, const char *log_path, const char *description, int64_t steps);
+
 /** Opens the log for appending after dropping rows of steps past `step` (0: a new log). */
 int train_log_open(const char *path, int64_t step, FILE **out, ice_err *e);
 /** One row; dev_accuracy NAN: none at this step. */
 int train_log_row(FILE *f, const char *path, int64_t step, double lr, double loss, double dev_accuracy, ice_err *e);
+/** Puts the rows on disk: before a state is written, so that no state is ahead of its log. */
+int train_log_sync(FILE *f, const char *path, ice_err *e);
 
 #endif

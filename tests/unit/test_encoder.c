@@ -442,6 +442,31 @@ static void test_forward__failing_method__passes_on_its_text(void **state) {
   encoder_run_destroy(r), encoder_destroy(&m);
 }
 
+/* Attention that yields NaN in one place: it must not end as a confident answer. */
+static attn_status nan_forward(const void *plan, const void *p, attn_view q, attn_viewm out, void *scratch,
+                               attn_stats *st) {
+  (void)plan, (void)p, (void)q, (void)scratch, (void)st;
+  for (int64_t h = 0; h < 2; h++)
+    for (int64_t t = 0; t < 64; t++) out.p[h * out.sh + t / 32 * out.sn + t % 32] = t == 5 ? NAN : 0.0f;
+  return ATTN_OK;
+}
+static void test_forward__nan_from_the_method__is_an_error(void **state) {
+  (void)state;
+  encoder m = make(encoder_lra_config(32, 64, 10, 1), 4);
+  attn_method wild = broken;
+  wild.forward = nan_forward, fail_in = 0;
+  const encoder_slot slot = slot_of(&wild, 1);
+  const int32_t ids[] = {1, 2}, *in = ids;
+  const int64_t n = 2;
+  float logits[10];
+  ice_err e = {0};
+  encoder_run *r;
+  assert_int_equal(encoder_run_create(&r, &m, &slot, 2, NULL), ICE_OK);
+  assert_int_equal(encoder_forward(r, &in, &n, logits, NULL, NULL, NULL, &e), ICE_INTERNAL);
+  assert_non_null(strstr(e.text, "broken: logit 0 is not a finite number"));
+  encoder_run_destroy(r), encoder_destroy(&m);
+}
+
 static void test_memory__every_allocation_fails_once__reported_and_returned(void **state) {
   (void)state;
   const size_t live = attn_alloc_counters().live_bytes;
@@ -513,6 +538,7 @@ int main(void) {
       cmocka_unit_test(test_forward__observer_and_cost__account_for_every_call),
       cmocka_unit_test(test_forward__bad_ids_and_lengths__refused_with_place_and_range),
       cmocka_unit_test(test_forward__failing_method__passes_on_its_text),
+      cmocka_unit_test(test_forward__nan_from_the_method__is_an_error),
       cmocka_unit_test(test_memory__every_allocation_fails_once__reported_and_returned),
       cmocka_unit_test(test_memory__growing_run_out_of_memory__goes_on_afterwards),
   };
