@@ -1,0 +1,121 @@
+/* measure.c - see measure.h */
+#include "harness/measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "kernels/core/rng.h"
+
+const char *measure_phase_name(measure_phase p) {
+  static const char *const name[MEASURE_PHASES] = {"attention", "build", "query", "model"};
+  return name[p];
+}
+
+int64_t measure_now(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int measure_order(int n, int round, uint64_t seed, int i) {
+  int first = (int)((attn_hash(seed, (uint64_t)n, 0) + (uint64_t)round) % (uint64_t)n);
+  int backwards = (round / n) % 2;
+  return (first + (backwards ? n - i : i)) % n;
+}
+
+/* One pass of an entrant; `out` [variants] may be discarded. */
+static void pass(measure_entrant *en, int first, measure_times *out) {
+  if (en->rc == ICE_OK) en->rc = en->pass(en->ctx, first % en->variants, out, &en->err);
+}
+
+static int any_left(const measure_entrant *entrant, int n) {
+  for (int i = 0; i < n; i++)
+    if (entrant[i].rc == ICE_OK) return 1;
+  return 0;
+}
+
+static void run_rounds(measure_entrant *entrant, int n, const measure_plan *plan, const int *column,
+                       measure_times *spare, measure_result *r) {
+  int64_t (*now)(void) = plan->now ? plan->now : measure_now;
+  for (int w = 0; w < plan->warmup; w++)
+    for (int i = 0; i < n; i++) pass(entrant + i, w, spare);
+  int64_t start = now(), last = 0, elapsed = 0;
+  for (int round = 0; round < plan->rounds && any_left(entrant, n); round++) {
+    if (round > 0 && (double)(elapsed + last) > plan->max_seconds * 1e9) break;
+    if (plan->stop && *plan->stop) break;
+    for (int i = 0; i < n; i++) {
+      measure_entrant *en = entrant + measure_order(n, round, plan->seed, i);
+      pass(en, round, spare);
+      for (int v = 0; v < en->variants; v++)
+        r->times[(int64_t)(column[en - entrant] + v) * r->max_rounds + round] = spare[v];
+    }
+    last = now() - start - elapsed;
+    elapsed += last;
+    r->rounds = round + 1;
+  }
+  for (int i = 0; i < n; i++)
+    for (int v = 0; v < entrant[i].variants; v++) r->ok[column[i] + v] = entrant[i].rc == ICE_OK;
+}
+
+int measure_run(measure_entrant *entrant, int n, const measure_plan *plan, measure_result *out, ice_err *e) {
+  int columns = 0, most = 1;
+  for (int i = 0; i < n; i++) {
+    entrant[i].rc = ICE_OK;
+    columns += entrant[i].variants;
+    if (entrant[i].variants > most) most = entrant[i].variants;
+  }
+  *out = (measure_result){.columns = columns, .max_rounds = plan->rounds};
+  out->times = calloc((size_t)columns * (size_t)plan->rounds + 1, sizeof *out->times);
+  out->ok = calloc((size_t)columns + 1, 1);
+  measure_times *spare = calloc((size_t)most, sizeof *spare);
+  int *column = calloc((size_t)n + 1, sizeof *column);
+  int rc = out->times && out->ok && spare && column ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for timings");
+  if (rc == ICE_OK) {
+    for (int i = 1; i < n; i++) column[i] = column[i - 1] + entrant[i - 1].variants;
+    run_rounds(entrant, n, plan, column, spare, out);
+  }
+  free(column);
+  free(spare);
+  if (rc != ICE_OK) measure_free(out);
+  return rc;
+}
+
+void measure_free(measure_result *r) {
+  free(r->times);
+  free(r->ok);
+  *r = (measure_result){0};
+}
+
+/* The samples of a phase as doubles, to free(); NULL when it was not measured in every round. */
+static double *samples(const measure_result *r, int column, measure_phase p) {
+  if (column < 0 || !r->rounds || !r->ok[column]) return NULL;
+  double *x = malloc((size_t)r->rounds * sizeof *x);
+  for (int i = 0; x && i < r->rounds; i++) {
+    int64_t ns = measure_sample(r, column, i)->ns[p];
+    if (ns < 0) {
+      free(x);
+      return NULL;
+    }
+    x[i] = (double)ns;
+  }
+  return x;
+}
+
+stats_interval measure_median(const measure_result *r, int column, measure_phase p) {
+  double *x = samples(r, column, p);
+  if (!x) return (stats_interval){NAN, NAN, NAN};
+  stats_interval m = stats_median_interval(x, (size_t)r->rounds);
+  free(x);
+  return m;
+}
+
+stats_interval measure_speedup(const measure_result *r, int base, int column, uint64_t seed) {
+  double *a = samples(r, base, MEASURE_ATTENTION), *b = samples(r, column, MEASURE_ATTENTION);
+  stats_interval s = {NAN, NAN, NAN};
+  if (a && b)
+    s = base == column ? (stats_interval){1.0, 1.0, 1.0} : stats_ratio_bootstrap(a, b, (size_t)r->rounds, seed);
+  free(a);
+  free(b);
+  return s;
+}

@@ -1,0 +1,64 @@
+/* measure_method.c - see measure_method.h */
+#include "harness/measure_method.h"
+
+#include "kernels/core/alloc.h"
+#include "kernels/core/status.h"
+
+attn_status measure_method_open(measure_method *mm, const attn_method *m, const void *const *params, int variants,
+                                const measure_inputs *in) {
+  *mm = (measure_method){.method = m, .params = params, .variants = variants};
+  for (int v = 0; v < variants; v++) {
+    attn_mem need = {0};
+    ATTN_TRY(attn_check(m, &in->pb, params[v]));
+    ATTN_TRY(m->sizes(&in->pb, params[v], &need));
+    if (need.plan > mm->need.plan) mm->need.plan = need.plan;
+    if (need.scratch > mm->need.scratch) mm->need.scratch = need.scratch;
+  }
+  mm->plan = attn_alloc(mm->need.plan);
+  mm->scratch = attn_alloc(mm->need.scratch);
+  if (mm->plan && mm->scratch) return ATTN_OK;
+  size_t bytes = attn_add(mm->need.plan, mm->need.scratch);
+  measure_method_close(mm);
+  return attn_fail(ATTN_ERR_NOMEM, "%s needs %zu bytes", m->name, bytes);
+}
+
+void measure_method_close(measure_method *mm) {
+  attn_free(mm->plan);
+  attn_free(mm->scratch);
+  mm->plan = mm->scratch = NULL;
+}
+
+attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, int first, attn_viewm out, attn_stats *st,
+                                measure_cost *cost) {
+  const attn_method *m = mm->method;
+  ATTN_TRY(m->prepare(mm->plan, &in->pb, mm->params[0]));
+  attn_alloc_reset_peak();
+  size_t live = attn_alloc_counters().live_bytes;
+  int64_t t0 = measure_now();
+  attn_status status = m->build(mm->plan, in->k, in->v, in->kmask, mm->scratch);
+  int64_t build = measure_now() - t0;
+  size_t index = attn_alloc_counters().peak_bytes - live;
+  for (int i = 0; i < mm->variants && status == ATTN_OK; i++) {
+    int v = (first + i) % mm->variants;
+    attn_stats plain = {0}, *s = st ? st + v : &plain;
+    int64_t t1 = measure_now();
+    status = m->forward(mm->plan, mm->params[v], in->q, out, mm->scratch, s);
+    int64_t query = measure_now() - t1, late = (int64_t)s->build_ns;
+    if (cost)
+      cost[v] = (measure_cost){.times = {{build + query, build + late, query - late, -1}},
+                               .pairs = s->pairs,
+                               .bytes = mm->need.plan + mm->need.scratch + index};
+  }
+  if (m->release) m->release(mm->plan);
+  return status;
+}
+
+int measure_bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
+  measure_bench *b = ctx;
+  b->status = measure_method_pass(b->mm, b->in, first, b->out, NULL, b->cost);
+  if (b->status != ATTN_OK)
+    return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", b->mm->method->name, attn_last_error(),
+                    attn_status_text(b->status));
+  for (int v = 0; v < b->mm->variants; v++) out[v] = b->cost[v].times;
+  return ICE_OK;
+}

@@ -1,0 +1,316 @@
+/* test_measure.c - interleaving, order, budget and ratios, with entrants that make up their own time. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "harness/measure.h"
+#include "harness/measure_method.h"
+#include "harness/registry/registry.h"
+#include "kernels/core/alloc.h"
+#include "kernels/core/rng.h"
+
+static int64_t fake_clock;
+static int64_t fake_now(void) { return fake_clock; }
+
+typedef struct fake {
+  char id;
+  int variants, passes, fails_at; /* 1-based pass that fails; 0: none */
+  int64_t cost;
+} fake;
+static char trace[4096];
+
+static int fake_pass(void *ctx, int first, measure_times *out, ice_err *e) {
+  fake *f = ctx;
+  size_t n = strlen(trace);
+  trace[n] = f->id;
+  trace[n + 1] = '\0';
+  fake_clock += f->cost;
+  f->passes++;
+  if (f->passes == f->fails_at) return ice_fail(e, ICE_INTERNAL, "%c failed", f->id);
+  for (int i = 0; i < f->variants; i++) {
+    int v = (first + i) % f->variants;
+    int64_t t = f->cost * (v + 1) + f->passes;
+    out[v] = (measure_times){{t, t / 4, t - t / 4, -1}};
+  }
+  return ICE_OK;
+}
+
+static measure_entrant entrant_of(fake *f) {
+  return (measure_entrant){.variants = f->variants, .pass = fake_pass, .ctx = f};
+}
+
+static int setup(void **state) {
+  (void)state;
+  fake_clock = 0;
+  trace[0] = '\0';
+  return 0;
+}
+
+static void test_order__each_round__is_a_permutation_and_first_place_rotates(void **state) {
+  (void)state;
+  for (uint64_t seed = 0; seed < 20; seed++)
+    for (int n = 1; n <= 7; n++) {
+      int firsts[7] = {0}, after_zero[7] = {0};
+      for (int round = 0; round < 2 * n; round++) {
+        int seen[7] = {0};
+        for (int i = 0; i < n; i++) {
+          int at = measure_order(n, round, seed, i);
+          assert_in_range(at, 0, n - 1);
+          seen[at]++;
+          if (i > 0 && measure_order(n, round, seed, i - 1) == 0) after_zero[at]++;
+        }
+        for (int i = 0; i < n; i++) assert_int_equal(seen[i], 1);
+        firsts[measure_order(n, round, seed, 0)]++;
+      }
+      for (int i = 0; i < n; i++) assert_int_equal(firsts[i], 2);
+      if (n > 2) assert_true(after_zero[1] > 0 && after_zero[n - 1] > 0); /* both directions occur */
+    }
+}
+
+static void test_run__three_entrants__are_interleaved_and_every_sample_is_kept(void **state) {
+  (void)state;
+  fake f[3] = {{.id = 'a', .variants = 1, .cost = 100},
+               {.id = 'b', .variants = 2, .cost = 200},
+               {.id = 'c', .variants = 1, .cost = 400}};
+  measure_entrant en[3] = {entrant_of(f), entrant_of(f + 1), entrant_of(f + 2)};
+  measure_result r;
+  ice_err e;
+  assert_int_equal(
+      measure_run(en, 3, &(measure_plan){.rounds = 6, .warmup = 2, .max_seconds = 1e9, .seed = 3, .now = fake_now}, &r,
+                  &e),
+      ICE_OK);
+  assert_int_equal(r.columns, 4);
+  assert_int_equal(r.rounds, 6);
+  assert_int_equal(strlen(trace), 3 * 8);
+  assert_memory_equal(trace, "abcabc", 6); /* warm-up */
+  for (int round = 0; round < 6; round++) {
+    const char *at = trace + 6 + 3 * round;
+    for (const char *id = "abc"; *id; id++) assert_non_null(memchr(at, *id, 3));
+    assert_int_equal(at[0], "abc"[measure_order(3, round, 3, 0)]);
+    /* passes count warm-ups, so the k-th round carries k + 3 */
+    assert_int_equal(measure_sample(&r, 0, round)->ns[MEASURE_ATTENTION], 100 + round + 3);
+    assert_int_equal(measure_sample(&r, 1, round)->ns[MEASURE_ATTENTION], 200 + round + 3);
+    assert_int_equal(measure_sample(&r, 2, round)->ns[MEASURE_ATTENTION], 400 + round + 3);
+    assert_int_equal(measure_sample(&r, 3, round)->ns[MEASURE_ATTENTION], 400 + round + 3);
+  }
+  assert_true(fabs(measure_median(&r, 0, MEASURE_ATTENTION).value - 105.5) < 1e-9);
+  assert_true(isnan(measure_median(&r, 0, MEASURE_MODEL).value));
+  stats_interval own = measure_speedup(&r, 2, 2, 1), twice = measure_speedup(&r, 3, 1, 1);
+  assert_true(own.value == 1.0 && own.lo == 1.0 && own.hi == 1.0);
+  assert_true(fabs(twice.value - 405.5 / 205.5) < 1e-9);
+  assert_true(twice.lo <= twice.value && twice.value <= twice.hi);
+  assert_true(isnan(measure_speedup(&r, -1, 1, 1).value));
+  measure_free(&r);
+}
+
+static void test_run__budget_of_seconds__stops_before_the_round_that_would_exceed_it(void **state) {
+  (void)state;
+  fake f = {.id = 'a', .variants = 1, .cost = 1000000000};
+  measure_entrant en = entrant_of(&f);
+  measure_result r;
+  assert_int_equal(measure_run(&en, 1, &(measure_plan){.rounds = 9, .max_seconds = 3.5, .now = fake_now}, &r, NULL),
+                   ICE_OK);
+  assert_int_equal(r.rounds, 3);
+  measure_free(&r);
+  assert_int_equal(measure_run(&en, 1, &(measure_plan){.rounds = 9, .max_seconds = 0.0, .now = fake_now}, &r, NULL),
+                   ICE_OK);
+  assert_int_equal(r.rounds, 1); /* the first always runs */
+  measure_free(&r);
+}
+
+static void test_run__one_entrant_fails__the_others_go_on(void **state) {
+  (void)state;
+  for (int when = 1; when <= 4; when++) {
+    fake f[2] = {{.id = 'a', .variants = 2, .cost = 10, .fails_at = when}, {.id = 'b', .variants = 1, .cost = 20}};
+    measure_entrant en[2] = {entrant_of(f), entrant_of(f + 1)};
+    measure_result r;
+    assert_int_equal(
+        measure_run(en, 2, &(measure_plan){.rounds = 5, .warmup = 1, .max_seconds = 1e9, .now = fake_now}, &r, NULL),
+        ICE_OK);
+    assert_int_equal(en[0].rc, ICE_INTERNAL);
+    assert_string_equal(en[0].err.text, "a failed");
+    assert_int_equal(en[1].rc, ICE_OK);
+    assert_int_equal(r.rounds, 5);
+    assert_int_equal(f[0].passes, when);
+    assert_true(isnan(measure_median(&r, 0, MEASURE_ATTENTION).value));
+    assert_true(isnan(measure_speedup(&r, 1, 0, 1).value) && isnan(measure_speedup(&r, 0, 2, 1).value));
+    assert_true(!isnan(measure_median(&r, 2, MEASURE_ATTENTION).value));
+    measure_free(&r);
+  }
+}
+
+static void test_run__all_entrants_fail__stops_at_once(void **state) {
+  (void)state;
+  fake f = {.id = 'a', .variants = 1, .cost = 10, .fails_at = 1};
+  measure_entrant en = entrant_of(&f);
+  measure_result r;
+  assert_int_equal(measure_run(&en, 1, &(measure_plan){.rounds = 1000, .max_seconds = 1e9, .now = fake_now}, &r, NULL),
+                   ICE_OK);
+  assert_true(r.rounds <= 1);
+  assert_int_equal(f.passes, 1);
+  measure_free(&r);
+}
+
+static void test_run__stop_flag__ends_between_rounds(void **state) {
+  (void)state;
+  volatile sig_atomic_t stop = 1;
+  fake f = {.id = 'a', .variants = 1, .cost = 10};
+  measure_entrant en = entrant_of(&f);
+  measure_result r;
+  assert_int_equal(
+      measure_run(&en, 1, &(measure_plan){.rounds = 9, .max_seconds = 1e9, .stop = &stop, .now = fake_now}, &r, NULL),
+      ICE_OK);
+  assert_int_equal(r.rounds, 0);
+  assert_true(isnan(measure_median(&r, 0, MEASURE_ATTENTION).value));
+  measure_free(&r);
+}
+
+/* ---- A method that shows how it is called. */
+
+typedef struct probe_params {
+  int64_t k, levels;
+} probe_params;
+static struct {
+  int prepared, built, forwarded, released, fail_build;
+  int64_t last_k[8];
+} probe;
+
+static attn_status probe_sizes(const attn_problem *pb, const void *params, attn_mem *need) {
+  (void)pb;
+  *need = (attn_mem){64, (size_t)((const probe_params *)params)->k * 64};
+  return ATTN_OK;
+}
+static attn_status probe_prepare(void *plan, const attn_problem *pb, const void *params) {
+  (void)plan, (void)pb, (void)params;
+  probe.prepared++;
+  return ATTN_OK;
+}
+static void *probe_index;
+static attn_status probe_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
+  (void)plan, (void)k, (void)v, (void)kmask, (void)scratch;
+  probe.built++;
+  if (probe.fail_build) return ATTN_ERR_NUMERIC;
+  probe_index = attn_alloc(1000);
+  return ATTN_OK;
+}
+static attn_status probe_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch,
+                                 attn_stats *st) {
+  (void)plan, (void)q;
+  const probe_params *p = params;
+  memset(scratch, 0, (size_t)p->k * 64); /* sizes of the largest variant must be there */
+  out.p[0] = (float)p->k;
+  probe.last_k[probe.forwarded++ % 8] = p->k;
+  st->pairs = (uint64_t)p->k;
+  st->build_ns = 0;
+  return ATTN_OK;
+}
+static void probe_release(void *plan) {
+  (void)plan;
+  probe.released++;
+  attn_free(probe_index);
+  probe_index = NULL;
+}
+static const attn_param probe_table[] = {{.key = "k",
+                                          .doc = "",
+                                          .type = ATTN_P_INT,
+                                          .late = 1,
+                                          .offset = offsetof(probe_params, k),
+                                          .dflt = 4,
+                                          .min = 1,
+                                          .max = 64},
+                                         {.key = "levels",
+                                          .doc = "",
+                                          .type = ATTN_P_INT,
+                                          .offset = offsetof(probe_params, levels),
+                                          .dflt = 1,
+                                          .min = 1,
+                                          .max = 8},
+                                         {.key = NULL}};
+static const attn_method probe_method = {.name = "probe",
+                                         .version = "1",
+                                         .caps = ATTN_CAP_CROSS,
+                                         .params_size = sizeof(probe_params),
+                                         .params = probe_table,
+                                         .sizes = probe_sizes,
+                                         .prepare = probe_prepare,
+                                         .build = probe_build,
+                                         .forward = probe_forward,
+                                         .release = probe_release};
+
+static void test_method__late_variants__share_one_build(void **state) {
+  (void)state;
+  float q[8] = {0}, out[8];
+  measure_inputs in = {.pb = {.b = 1, .h = 1, .hkv = 1, .nq = 2, .nk = 2, .d = 4, .dv = 4, .scale = 0.5f, .threads = 1},
+                       .q = {q, 8, 8, 4},
+                       .k = {q, 8, 8, 4},
+                       .v = {q, 8, 8, 4}};
+  const probe_params p[3] = {{8, 1}, {16, 1}, {32, 1}};
+  const void *params[3] = {p, p + 1, p + 2};
+  measure_method mm;
+  measure_cost cost[3];
+  memset(&probe, 0, sizeof probe);
+  size_t live = attn_alloc_counters().live_bytes;
+  assert_int_equal(measure_method_open(&mm, &probe_method, params, 3, &in), ATTN_OK);
+  assert_int_equal(measure_method_pass(&mm, &in, 1, measure_dense_view(out, 1, 2, 4), NULL, cost), ATTN_OK);
+  assert_int_equal(probe.prepared, 1);
+  assert_int_equal(probe.built, 1);
+  assert_int_equal(probe.released, 1);
+  assert_int_equal(probe.forwarded, 3);
+  assert_int_equal(probe.last_k[0], 16); /* starts with variant 1 */
+  assert_int_equal(probe.last_k[2], 8);
+  for (int v = 0; v < 3; v++) {
+    assert_int_equal(cost[v].pairs, p[v].k);
+    assert_int_equal(cost[v].bytes, 64 + 32 * 64 + 1000);
+    assert_int_equal(cost[v].times.ns[MEASURE_BUILD], cost[0].times.ns[MEASURE_BUILD]);
+    assert_int_equal(cost[v].times.ns[MEASURE_ATTENTION],
+                     cost[v].times.ns[MEASURE_BUILD] + cost[v].times.ns[MEASURE_QUERY]);
+    assert_int_equal(cost[v].times.ns[MEASURE_MODEL], -1);
+  }
+  probe.fail_build = 1;
+  assert_int_equal(measure_method_pass(&mm, &in, 0, measure_dense_view(out, 1, 2, 4), NULL, cost), ATTN_ERR_NUMERIC);
+  assert_int_equal(probe.forwarded, 3);
+  measure_method_close(&mm);
+  assert_int_equal(attn_alloc_counters().live_bytes, live);
+}
+
+static void test_method__bad_parameter_or_no_memory__is_refused(void **state) {
+  (void)state;
+  float q[8] = {0};
+  measure_inputs in = {.pb = {.b = 1, .h = 1, .hkv = 1, .nq = 2, .nk = 2, .d = 4, .dv = 4, .scale = 0.5f, .threads = 1},
+                       .q = {q, 8, 8, 4},
+                       .k = {q, 8, 8, 4},
+                       .v = {q, 8, 8, 4}};
+  const probe_params good = {8, 1}, bad = {65, 1};
+  const void *params[2] = {&good, &bad};
+  measure_method mm;
+  size_t live = attn_alloc_counters().live_bytes;
+  assert_int_equal(measure_method_open(&mm, &probe_method, params, 2, &in), ATTN_ERR_PARAM);
+  in.pb.causal = 1;
+  assert_int_equal(measure_method_open(&mm, &probe_method, params, 1, &in), ATTN_ERR_UNSUPPORTED);
+  in.pb.causal = 0;
+  for (uint64_t n = 1; n <= 2; n++) {
+    attn_alloc_fail_at(n);
+    assert_int_equal(measure_method_open(&mm, &probe_method, params, 1, &in), ATTN_ERR_NOMEM);
+  }
+  attn_alloc_fail_at(0);
+  assert_int_equal(attn_alloc_counters().live_bytes, live);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup(test_order__each_round__is_a_permutation_and_first_place_rotates, setup),
+      cmocka_unit_test_setup(test_run__three_entrants__are_interleaved_and_every_sample_is_kept, setup),
+      cmocka_unit_test_setup(test_run__budget_of_seconds__stops_before_the_round_that_would_exceed_it, setup),
+      cmocka_unit_test_setup(test_run__one_entrant_fails__the_others_go_on, setup),
+      cmocka_unit_test_setup(test_run__all_entrants_fail__stops_at_once, setup),
+      cmocka_unit_test_setup(test_run__stop_flag__ends_between_rounds, setup),
+      cmocka_unit_test_setup(test_method__late_variants__share_one_build, setup),
+      cmocka_unit_test_setup(test_method__bad_parameter_or_no_memory__is_refused, setup),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
