@@ -1,0 +1,51 @@
+/* measure_store.c - see measure_store.h */
+#include "harness/measure_store.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static store_metric metric(const char *name, stats_interval v) {
+  return (store_metric){.name = name, .value = v.value, .lo = v.lo, .hi = v.hi};
+}
+static store_metric plain(const char *name, double value) {
+  return (store_metric){.name = name, .value = value, .lo = NAN, .hi = NAN};
+}
+
+void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, const measure_cost *cost,
+                     const quality *q, store_metric *out) {
+  const quality none = {NAN, NAN, NAN, NAN};
+  if (!q) q = &none;
+  int i = 0;
+  out[i++] = metric("attention_ns", measure_median(r, c.own, MEASURE_ATTENTION));
+  out[i++] = metric("build_ns", measure_median(r, c.own, MEASURE_BUILD));
+  out[i++] = metric("query_ns", measure_median(r, c.own, MEASURE_QUERY));
+  out[i++] = metric("model_ns", measure_median(r, c.own, MEASURE_MODEL));
+  out[i++] = metric("speedup_vanilla", measure_speedup(r, c.vanilla, c.own, seed));
+  out[i++] = metric("speedup_dense", measure_speedup(r, c.dense, c.own, seed));
+  out[i++] = plain("l2_error", q->l2_error);
+  out[i++] = plain("rel_l2_error", q->rel_l2_error);
+  out[i++] = plain("mass", q->mass);
+  out[i++] = plain("recall", q->recall);
+  out[i++] = plain("pairs", cost ? (double)cost->pairs : NAN);
+  out[i++] = plain("peak_bytes", cost ? (double)cost->bytes : NAN);
+}
+
+store_sample *measure_samples(const measure_result *r, measure_columns c, const char *method, int *count) {
+  const struct {
+    int column;
+    const char *name;
+  } part[] = {{c.own, method}, {c.vanilla, "vanilla"}, {c.dense, "dense"}};
+  store_sample *s = calloc((size_t)r->rounds * 3 * MEASURE_PHASES + 1, sizeof *s);
+  *count = 0;
+  for (int i = 0; s && i < 3; i++) {
+    if (part[i].column < 0 || !r->ok[part[i].column] || (i > 0 && part[i].column == c.own)) continue;
+    for (int round = 0; round < r->rounds; round++)
+      for (int p = 0; p < MEASURE_PHASES; p++) {
+        int64_t ns = measure_sample(r, part[i].column, round)->ns[p];
+        if (ns >= 0)
+          s[(*count)++] = (store_sample){
+              .method = part[i].name, .phase = measure_phase_name((measure_phase)p), .round = round, .ns = ns};
+      }
+  }
+  return s;
+}
