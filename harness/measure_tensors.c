@@ -54,7 +54,8 @@ static int fit(measure_tensors *t, const char *const name[3], int causal, ice_er
   const shape4 q = shape_of(&t->q), k = shape_of(&t->k), v = shape_of(&t->v);
   (void)shape_text(&t->k, found, sizeof found);
   if (k.at[0] != q.at[0] || k.at[3] != q.at[3] || q.at[1] % k.at[1])
-    return ice_fail(e, ICE_DATA, "%s: shape %s does not go with queries %s: same batch and width, and a divisor of its heads",
+    return ice_fail(e, ICE_DATA,
+                    "%s: shape %s does not go with queries %s: same batch and width, and a divisor of its heads",
                     name[1], found, shape_text(&t->q, other, sizeof other));
   if (v.at[0] != k.at[0] || v.at[1] != k.at[1] || v.at[2] != k.at[2])
     return ice_fail(e, ICE_DATA, "%s: shape %s does not go with keys %s: all but the width must agree", name[2],
@@ -158,7 +159,8 @@ static int reserve(npy_array *a, int64_t b, int64_t h, int64_t n, int64_t d, ice
 static int check_memory(const char *source, const synth_source *s, ice_err *e) {
   const double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
   const double heads = (double)s->b * (double)s->h, kv = (double)s->b * (double)s->hkv;
-  const double need = 4.0 * (heads * (double)s->nq * (double)(s->d + 2 * s->dv) + kv * (double)s->nk * (double)(s->d + s->dv));
+  const double need =
+      4.0 * (heads * (double)s->nq * (double)(s->d + 2 * s->dv) + kv * (double)s->nk * (double)(s->d + s->dv));
   if (have > 0 && need > have)
     return ice_fail(e, ICE_USAGE, "--synth %s: tensors and outputs need %.1f GiB, this machine has %.1f GiB", source,
                     need / 0x1p30, have / 0x1p30);

@@ -7,11 +7,11 @@
 #include "harness/synth.h"
 
 typedef struct measure_tensors {
-  measure_inputs in;  /* views into what follows; pb.threads and pb.seed are the caller's to set */
-  char task[64];      /* "tensors" or "synth/NAME" */
-  char source[512];   /* path of Q, or the text of the source */
-  int64_t kept;       /* unmasked keys, all batch entries together */
-  uint64_t hash;      /* XXH3 of shapes and contents */
+  measure_inputs in; /* views into what follows; pb.threads and pb.seed are the caller's to set */
+  char task[64];     /* "tensors" or "synth/NAME" */
+  char source[512];  /* path of Q, or the text of the source */
+  int64_t kept;      /* unmasked keys, all batch entries together */
+  uint64_t hash;     /* XXH3 of shapes and contents */
   npy_array q, k, v, mask;
   uint8_t *kmask; /* [b, nk], owned */
 } measure_tensors;

@@ -1,0 +1,56 @@
+/* measure_rows.h - what `attn` measures: rows, each a method with one set of parameters.
+ *
+ * Rows come from a list of methods and from settings METHOD.PARAMETER=A|B|C, which multiply out. Rows of a method that
+ * differ in late parameters only are neighbours and share plan and built index. `vanilla` and `dense` are always among
+ * the rows, because a speed-up needs both. */
+#ifndef ICE_MEASURE_ROWS_H
+#define ICE_MEASURE_ROWS_H
+
+#include "harness/measure_method.h"
+#include "harness/measure_store.h"
+#include "harness/measure_tensors.h"
+#include "harness/quality.h"
+
+enum { MEASURE_MAX_ROWS = 1024, MEASURE_MAX_METHODS = 64 };
+
+typedef struct measure_row {
+  const attn_method *method;
+  void *params;
+  char *json;    /* canonical parameters                                                      */
+  char *swept;   /* "k=8,levels=3": those that a sweep gave several values, or ""              */
+  int reference; /* 1: nobody asked for it; timed only to be compared with                     */
+  int column;    /* in the measurement; -1: refused or failed                                  */
+  attn_status status;
+  char reason[512]; /* one line, when status is not ATTN_OK */
+  measure_cost cost;
+  quality quality;
+} measure_row;
+
+typedef struct measure_rows {
+  measure_row *row;
+  const void **params; /* [n] the rows' params, in order */
+  int n;
+  const attn_method *method[MEASURE_MAX_METHODS]; /* asked for, in order */
+  int n_methods;
+  const attn_method *plugin[MEASURE_MAX_METHODS];
+  int n_plugins;
+} measure_rows;
+
+/** Reads methods "a,b,c" (NULL: every method that needs no training, and the plug-ins), settings and plug-ins
+ *  (NULL-terminated lists, or NULL). A plug-in is a shared object that exports
+ *  `const attn_method *icebench_plugin(uint32_t abi)`; it stays loaded. ICE_USAGE on any fault. */
+int measure_rows_create(measure_rows *rows, const char *methods, const char *const *set, const char *const *plugin,
+                        ice_err *e);
+void measure_rows_destroy(measure_rows *rows);
+
+/** Times all rows on the tensors, interleaved. A row that its method refuses, or that fails, says so in its status and
+ *  leaves the others alone. out must be freed with measure_free() when ICE_OK is returned. */
+int measure_rows_time(measure_rows *rows, const measure_tensors *t, const measure_plan *plan, measure_result *out,
+                      ice_err *e);
+/** Runs each good row once more for its errors, mass and recall. out_dir (NULL: none) receives <method>.o.npy and
+ *  <method>.idx.npy, with the swept parameters in the name of rows of a sweep. */
+int measure_rows_judge(measure_rows *rows, const measure_tensors *t, const char *out_dir, ice_err *e);
+/** Columns a row is compared with: the first good rows of vanilla and dense. */
+measure_columns measure_rows_columns(const measure_rows *rows, const measure_row *row);
+
+#endif
