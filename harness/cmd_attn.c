@@ -167,17 +167,6 @@ static int print_json(const attn_report *r, ice_err *e) {
 enum { TEXT_COLUMNS = 10, TEXT_WIDTH = 512 };
 typedef char text_cell[TEXT_WIDTH];
 
-static void print_ns(double ns, char *out, size_t size) {
-  if (ns < 1e3)
-    (void)snprintf(out, size, "%.0f ns", ns);
-  else if (ns < 1e6)
-    (void)snprintf(out, size, "%.3g us", ns * 1e-3);
-  else if (ns < 1e9)
-    (void)snprintf(out, size, "%.*f ms", ns < 1e7 ? 3 : ns < 1e8 ? 2 : 1, ns * 1e-6);
-  else
-    (void)snprintf(out, size, "%.3f s", ns * 1e-9);
-}
-
 static void print_bytes(double bytes, char *out, size_t size) {
   static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int u = 0;
@@ -193,33 +182,18 @@ static void print_real(double x, int fixed, char *out, size_t size) {
     (void)snprintf(out, size, "-");
 }
 
-/* The parameters worth a look: k, and what is not the default. */
-static void print_params(const measure_row *row, char *out, size_t size) {
-  const attn_method *m = row->method;
-  char *plain = calloc(1, m->params_size + 1), value[64];
-  size_t n = 0;
-  out[0] = '\0';
-  if (plain) attn_params_default(m, plain);
-  for (const attn_param *p = m->params; plain && p && p->key && n < size; p++) {
-    if (strcmp(p->key, "k") && !memcmp(plain + p->offset, (char *)row->params + p->offset, 8)) continue;
-    registry_param_print(p, row->params, value, sizeof value);
-    n += (size_t)snprintf(out + n, size - n, "%s%s=%s", n ? " " : "", p->key, value);
-  }
-  free(plain);
-}
-
 static void fill_text(const attn_report *r, const measure_row *row, text_cell *c) {
   store_metric metric[MEASURE_METRICS];
   char lo[64], hi[64], mid[64];
   metrics_of(r, row, metric);
   for (int i = 0; i < TEXT_COLUMNS; i++) (void)strcpy(c[i], "-");
   (void)snprintf(c[0], TEXT_WIDTH, "%s", row->method->name);
-  print_params(row, c[1], TEXT_WIDTH);
+  measure_brief(row->method, row->params, c[1], TEXT_WIDTH);
   if (row->status != ATTN_OK) return;
   const store_metric *t = find(metric, "attention_ns");
-  print_ns(t->value, mid, sizeof mid);
-  print_ns(t->lo, lo, sizeof lo);
-  print_ns(t->hi, hi, sizeof hi);
+  measure_print_ns(t->value, mid, sizeof mid);
+  measure_print_ns(t->lo, lo, sizeof lo);
+  measure_print_ns(t->hi, hi, sizeof hi);
   (void)snprintf(c[2], TEXT_WIDTH, "%s [%s, %s]", mid, lo, hi);
   static const char *const speedup[] = {"speedup_vanilla", "speedup_dense"};
   for (int i = 0; i < 2; i++) {

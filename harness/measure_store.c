@@ -2,7 +2,11 @@
 #include "harness/measure_store.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "harness/registry/registry.h"
 
 static store_metric metric(const char *name, stats_interval v) {
   return (store_metric){.name = name, .value = v.value, .lo = v.lo, .hi = v.hi};
@@ -48,4 +52,28 @@ store_sample *measure_samples(const measure_result *r, measure_columns c, const 
       }
   }
   return s;
+}
+
+void measure_brief(const attn_method *m, const void *params, char *out, size_t size) {
+  char *plain = calloc(1, m->params_size + 1), value[64];
+  size_t n = 0;
+  out[0] = '\0';
+  if (plain) attn_params_default(m, plain);
+  for (const attn_param *p = m->params; plain && p && p->key && n < size; p++) {
+    if (strcmp(p->key, "k") && !memcmp(plain + p->offset, (const char *)params + p->offset, 8)) continue;
+    registry_param_print(p, params, value, sizeof value);
+    n += (size_t)snprintf(out + n, size - n, "%s%s=%s", n ? " " : "", p->key, value);
+  }
+  free(plain);
+}
+
+void measure_print_ns(double ns, char *out, size_t size) {
+  if (ns < 1e3)
+    (void)snprintf(out, size, "%.0f ns", ns);
+  else if (ns < 1e6)
+    (void)snprintf(out, size, "%.3g us", ns * 1e-3);
+  else if (ns < 1e9)
+    (void)snprintf(out, size, "%.*f ms", ns < 1e7 ? 3 : ns < 1e8 ? 2 : 1, ns * 1e-6);
+  else
+    (void)snprintf(out, size, "%.3f s", ns * 1e-9);
 }

@@ -1,0 +1,413 @@
+/* cell.c - runs one cell: accuracy on the examples, then times on a few of them, then errors on the same few.
+ *
+ * Accuracy  every example goes through the model once, examples in parallel, one thread each. A method's bits do not
+ *           depend on its threads, so neither do the predictions.
+ * Times     the timed set goes through the model with the method, with vanilla and with dense in the slot, round by
+ *           round (measure.h), each attention call with all threads of the cell. A sample is the sum over the set.
+ * Errors    the timed set once more, unclocked; every attention call is repeated with dense on the same Q, K, V. */
+#include "harness/cell.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/measure_store.h"
+#include "harness/number.h"
+#include "harness/quality.h"
+#include "harness/registry/registry.h"
+#include "kernels/core/alloc.h"
+#include "kernels/core/rng.h"
+#include "models/encoder.h"
+
+enum { MAX_INPUTS = 2, DRAW_EXAMPLES = 1, DRAW_TIMED = 2 };
+
+typedef struct cell {
+  const cell_job *job;
+  const task *task;
+  task_data data;
+  encoder model;
+  const attn_method *method, *vanilla, *dense;
+  void *params;
+  int64_t *pick, *timed; /* items of the split: all that are judged, and those that are timed */
+  int64_t n_pick, n_timed, longest;
+  measure_cost cost;
+} cell;
+
+/* ---- Choosing. */
+
+int64_t cell_draw(int64_t n, int64_t count, uint64_t seed, int64_t *out) {
+  if (count >= n) {
+    for (int64_t i = 0; i < n; i++) out[i] = i;
+    return n;
+  }
+  /* Selection sampling (Knuth, TAOCP 2, algorithm S): item i is taken with probability needed / left. */
+  attn_rng r;
+  attn_rng_seed(&r, seed, 0);
+  int64_t taken = 0;
+  for (int64_t i = 0; taken < count; i++)
+    if (attn_rng_below(&r, (uint64_t)(n - i)) < (uint64_t)(count - taken)) out[taken++] = i;
+  return taken;
+}
+
+static int choose(cell *c, ice_err *e) {
+  const cell_job *j = c->job;
+  const int64_t n = c->data.count, want = j->examples && j->examples < n ? j->examples : n;
+  if (n < 1) return ice_fail(e, ICE_DATA, "%s: no examples", c->data.origin);
+  c->pick = malloc((size_t)want * sizeof *c->pick);
+  c->timed = malloc((size_t)want * sizeof *c->timed);
+  if (!c->pick || !c->timed) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld examples", (long long)want);
+  c->n_pick = cell_draw(n, want, attn_hash(j->seed, DRAW_EXAMPLES, 0), c->pick);
+  c->n_timed = cell_draw(c->n_pick, j->timed < want ? j->timed : want, attn_hash(j->seed, DRAW_TIMED, 0), c->timed);
+  for (int64_t i = 0; i < c->n_timed; i++) c->timed[i] = c->pick[c->timed[i]];
+  for (int64_t i = 0; i < c->n_pick; i++)
+    for (int s = 0; s < c->data.inputs; s++)
+      if (task_len(&c->data, c->pick[i], s) > c->longest) c->longest = task_len(&c->data, c->pick[i], s);
+  return ICE_OK;
+}
+
+/* ---- Loading. */
+
+/* The canonical JSON of parameters back into the method's struct, through the same door as any other text. */
+static int read_params(cell *c, ice_err *e) {
+  json_t *all = json_loads(c->job->params_json, 0, NULL), *value;
+  const char *key;
+  int rc = all && c->params ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for parameters");
+  json_object_foreach(all, key, value) {
+    if (rc != ICE_OK) break;
+    const attn_param *p = registry_param(c->method, key, e);
+    char text[64] = "";
+    if (!p) {
+      rc = ICE_USAGE;
+      break;
+    }
+    if (json_is_string(value))
+      (void)snprintf(text, sizeof text, "%s", json_string_value(value));
+    else if (json_is_integer(value))
+      (void)snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+    else
+      number_print(json_number_value(value), text, sizeof text);
+    rc = registry_param_set(c->method, p, text, c->params, e);
+  }
+  json_decref(all);
+  return rc;
+}
+
+static int check_model(const cell *c, ice_err *e) {
+  const encoder_config *m = &c->model.cfg;
+  const task *t = c->task;
+  if (m->vocab < t->vocab || m->classes != t->classes || m->inputs != t->inputs || m->positions < c->longest)
+    return ice_fail(
+        e, ICE_DATA,
+        "%s: %d token ids, %d classes, %d inputs, %d positions; %s needs %d ids, %d classes, %d inputs, %lld "
+        "positions",
+        c->job->model_path, m->vocab, m->classes, m->inputs, m->positions, t->name, t->vocab, t->classes, t->inputs,
+        (long long)c->longest);
+  return ICE_OK;
+}
+
+static void *default_params(const attn_method *m) {
+  void *params = attn_calloc(m->params_size);
+  if (params) attn_params_default(m, params);
+  return params;
+}
+
+static int load(cell *c, ice_err *e) {
+  c->task = task_find(c->job->task, e);
+  c->method = c->task ? registry_find(c->job->method, e) : NULL;
+  if (!c->method) return ICE_USAGE;
+  c->vanilla = registry_find("vanilla", NULL);
+  c->dense = registry_find("dense", NULL);
+  c->params = default_params(c->method);
+  ICE_TRY(read_params(c, e));
+  ICE_TRY(task_load(c->task, c->job->split, &c->data, e));
+  ICE_TRY(choose(c, e));
+  ICE_TRY(encoder_load(&c->model, c->job->model_path, e));
+  return check_model(c, e);
+}
+
+static void unload(cell *c) {
+  task_data_free(&c->data);
+  encoder_destroy(&c->model);
+  attn_free(c->params);
+  free(c->pick);
+  free(c->timed);
+}
+
+/* The attention problem of the longest sequence: does the method take it at all? */
+static attn_status check_support(const cell *c) {
+  const encoder_config *m = &c->model.cfg;
+  const int64_t d = m->width / m->heads;
+  const attn_problem pb = {.b = 1,
+                           .h = m->heads,
+                           .hkv = m->heads,
+                           .nq = c->longest,
+                           .nk = c->longest,
+                           .d = d,
+                           .dv = d,
+                           .scale = (float)(1.0 / sqrt((double)d)),
+                           .threads = c->job->threads,
+                           .seed = c->job->seed};
+  return attn_check(c->method, &pb, c->params);
+}
+
+/* One example through a run. */
+static int forward(const cell *c, encoder_run *run, int64_t item, float *logits, encoder_cost *cost,
+                   void (*observer)(void *, const encoder_call *), void *ctx, ice_err *e) {
+  const int32_t *ids[MAX_INPUTS];
+  int64_t n[MAX_INPUTS];
+  for (int i = 0; i < c->data.inputs; i++) {
+    ids[i] = task_ids(&c->data, item, i);
+    n[i] = task_len(&c->data, item, i);
+  }
+  return encoder_forward(run, ids, n, logits, cost, observer, ctx, e);
+}
+
+/* ---- Accuracy. */
+
+static int best_class(const float *logits, int classes, int32_t *out) {
+  *out = 0;
+  for (int i = 0; i < classes; i++) {
+    if (!isfinite(logits[i])) return 0;
+    if (logits[i] > logits[*out]) *out = i;
+  }
+  return 1;
+}
+
+static int predict(const cell *c, cell_result *out, ice_err *e) {
+  const int classes = c->model.cfg.classes;
+  const encoder_slot slot = {.method = c->method, .params = c->params, .seed = c->job->seed, .threads = 1};
+  store_prediction *p = calloc((size_t)c->n_pick, sizeof *p);
+  if (!p) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld predictions", (long long)c->n_pick);
+  out->prediction = p;
+  int failed = 0;
+#pragma omp parallel num_threads(c->job->threads)
+  {
+    encoder_run *run = NULL;
+    ice_err own = {0};
+    float *logits = malloc((size_t)classes * sizeof *logits);
+    int rc = logits ? encoder_run_create(&run, &c->model, &slot, c->longest, &own)
+                    : ice_fail(&own, ICE_INTERNAL, "out of memory");
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < c->n_pick; i++) {
+      int stop;
+#pragma omp atomic read
+      stop = failed;
+      if (stop) continue;
+      const int64_t item = c->pick[i];
+      p[i] = (store_prediction){.item = item, .expected = c->data.label[item]};
+      if (rc == ICE_OK) rc = forward(c, run, item, logits, NULL, NULL, NULL, &own);
+      if (rc == ICE_OK && !best_class(logits, classes, &p[i].predicted))
+        rc = ice_fail(&own, ICE_INTERNAL, "example %lld: the logits are not finite", (long long)item);
+      if (rc == ICE_OK) continue;
+#pragma omp critical
+      if (!failed) *e = own;
+#pragma omp atomic write
+      failed = 1;
+    }
+    encoder_run_destroy(run);
+    free(logits);
+  }
+  if (failed) return e->code ? e->code : ICE_INTERNAL;
+  out->n_predictions = (int)c->n_pick;
+  return ICE_OK;
+}
+
+static store_metric accuracy_of(const cell_result *r) {
+  int64_t hits = 0;
+  for (int i = 0; i < r->n_predictions; i++) hits += r->prediction[i].predicted == r->prediction[i].expected;
+  stats_interval w = stats_wilson(hits, r->n_predictions);
+  return (store_metric){.name = "accuracy", .value = w.value, .lo = w.lo, .hi = w.hi};
+}
+
+/* ---- Times. */
+
+typedef struct bench { /* one method in the slot */
+  const cell *c;
+  void *params; /* its defaults, when it is not the cell's own */
+  encoder_run *run;
+  float *logits;
+  measure_cost cost;
+} bench;
+
+static int bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
+  bench *b = ctx;
+  encoder_cost sum = {0};
+  (void)first;
+  for (int64_t i = 0; i < b->c->n_timed; i++)
+    ICE_TRY(forward(b->c, b->run, b->c->timed[i], b->logits, &sum, NULL, NULL, e));
+  *out = (measure_times){{[MEASURE_ATTENTION] = (int64_t)sum.attention_ns,
+                          [MEASURE_BUILD] = (int64_t)sum.build_ns,
+                          [MEASURE_QUERY] = (int64_t)sum.query_ns,
+                          [MEASURE_MODEL] = (int64_t)sum.model_ns}};
+  b->cost = (measure_cost){.times = *out, .pairs = sum.pairs, .bytes = sum.peak_bytes};
+  return ICE_OK;
+}
+
+static int bench_open(bench *b, const cell *c, const attn_method *m, ice_err *e) {
+  *b = (bench){.c = c, .logits = malloc((size_t)c->model.cfg.classes * sizeof *b->logits)};
+  b->params = default_params(m);
+  if (!b->logits || !b->params) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  const encoder_slot slot = {
+      .method = m, .params = m == c->method ? c->params : b->params, .seed = c->job->seed, .threads = c->job->threads};
+  return encoder_run_create(&b->run, &c->model, &slot, c->longest, e);
+}
+
+static void bench_close(bench *b) {
+  encoder_run_destroy(b->run);
+  attn_free(b->params);
+  free(b->logits);
+}
+
+/* Rounds over method, vanilla and dense; *columns says which column is whose. A reference that fails (memory, say) costs
+ * its speed-up and leaves a reason, no more. */
+static int time_rounds(cell *c, measure_result *result, measure_columns *columns, cell_result *out, ice_err *e) {
+  const attn_method *method[3] = {c->method, c->vanilla, c->dense};
+  int *const column[3] = {&columns->own, &columns->vanilla, &columns->dense};
+  measure_entrant entrant[3];
+  bench b[3] = {0};
+  int n = 0, rc = ICE_OK;
+  *columns = (measure_columns){-1, -1, -1};
+  for (int i = 0; i < 3 && rc == ICE_OK; i++) {
+    if (!method[i]) continue;
+    if (i > 0 && method[i] == c->method) {
+      *column[i] = 0;
+      continue;
+    }
+    rc = bench_open(b + n, c, method[i], e);
+    entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
+    *column[i] = n++;
+  }
+  const measure_plan plan = {
+      .rounds = c->job->rounds, .warmup = c->job->warmup, .max_seconds = c->job->max_seconds, .seed = c->job->seed};
+  if (rc == ICE_OK) rc = measure_run(entrant, n, &plan, result, e);
+  if (rc == ICE_OK && entrant[0].rc != ICE_OK) {
+    *e = entrant[0].err;
+    rc = entrant[0].rc;
+    measure_free(result);
+  }
+  for (int i = 1; rc == ICE_OK && i < n; i++)
+    if (entrant[i].rc != ICE_OK) {
+      (void)snprintf(out->text, sizeof out->text, "no speed-up: %.900s", entrant[i].err.text);
+      out->reason = out->text;
+    }
+  c->cost = b[0].cost;
+  for (int i = 0; i < 3; i++) bench_close(b + i);
+  return rc;
+}
+
+/* ---- Errors. */
+
+typedef struct judge {
+  const cell *c;
+  quality_sums sums;
+  int rc;
+  ice_err err;
+} judge;
+
+/* The same call once more, listening to the keys. */
+static int watch_keys(const judge *j, const measure_inputs *in, quality_keys *keys, ice_err *e) {
+  const attn_problem *pb = &in->pb;
+  const void *params = j->c->params;
+  attn_stats st = {.on_keys = quality_on_keys, .ctx = keys};
+  measure_method mm;
+  float *o = attn_alloc((size_t)(pb->b * pb->h * pb->nq * pb->dv) * sizeof *o);
+  if (!o) return ice_fail(e, ICE_INTERNAL, "out of memory for outputs");
+  attn_status status = measure_method_open(&mm, j->c->method, &params, 1, in);
+  if (status == ATTN_OK) {
+    status = measure_method_pass(&mm, in, 0, measure_dense_view(o, pb->h, pb->nq, pb->dv), &st, NULL);
+    measure_method_close(&mm);
+  }
+  attn_free(o);
+  if (status == ATTN_OK) return ICE_OK;
+  return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", j->c->method->name, attn_last_error(), attn_status_text(status));
+}
+
+static void judge_call(void *ctx, const encoder_call *call) {
+  judge *j = ctx;
+  const measure_inputs in = {.pb = call->problem, .q = call->q, .k = call->k, .v = call->v};
+  const int set = (j->c->method->caps & ATTN_CAP_KEYSET) != 0;
+  quality_ref ref;
+  quality_keys keys = {0};
+  if (j->rc != ICE_OK) return;
+  j->rc = quality_ref_create(&ref, &in, &j->err);
+  if (j->rc != ICE_OK) return;
+  if (set) j->rc = quality_keys_create(&keys, &in.pb, &j->err);
+  if (j->rc == ICE_OK && set) j->rc = watch_keys(j, &in, &keys, &j->err);
+  if (j->rc == ICE_OK)
+    j->rc = quality_add(&j->sums, &ref, call->out, set ? &keys : NULL, quality_k(j->c->method, j->c->params), &j->err);
+  quality_keys_destroy(&keys);
+  quality_ref_destroy(&ref);
+}
+
+static int judge_timed(const cell *c, quality *out, ice_err *e) {
+  judge j = {.c = c};
+  bench b;
+  int rc = bench_open(&b, c, c->method, e);
+  for (int64_t i = 0; rc == ICE_OK && i < c->n_timed; i++) {
+    rc = forward(c, b.run, c->timed[i], b.logits, NULL, judge_call, &j, e);
+    if (rc == ICE_OK && j.rc != ICE_OK) {
+      *e = j.err;
+      rc = j.rc;
+    }
+  }
+  bench_close(&b);
+  *out = quality_of(&j.sums);
+  return rc;
+}
+
+/* ---- All of it. */
+
+static void describe(const cell *c, cell_result *out) {
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < c->n_timed; i++)
+    for (int s = 0; s < c->data.inputs; s++) tokens += task_len(&c->data, c->timed[i], s);
+  out->n = c->n_timed ? (tokens + c->n_timed * c->data.inputs / 2) / (c->n_timed * c->data.inputs) : 0;
+  out->heads = c->model.cfg.heads;
+  out->head_dim = c->model.cfg.width / c->model.cfg.heads;
+  out->layers = c->model.cfg.layers;
+  out->examples = c->n_pick;
+}
+
+static int measure(cell *c, cell_result *out, ice_err *e) {
+  quality q = {NAN, NAN, NAN, NAN};
+  measure_result result;
+  measure_columns columns;
+  ICE_TRY(predict(c, out, e));
+  ICE_TRY(time_rounds(c, &result, &columns, out, e));
+  int rc = c->job->quality ? judge_timed(c, &q, e) : ICE_OK;
+  out->metric = calloc(MEASURE_METRICS + 2, sizeof *out->metric);
+  out->sample = measure_samples(&result, columns, c->method->name, &out->n_samples);
+  if (rc == ICE_OK && (!out->metric || !out->sample)) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
+  if (rc == ICE_OK) {
+    measure_metrics(&result, columns, c->job->seed, &c->cost, &q, out->metric);
+    out->metric[MEASURE_METRICS] = accuracy_of(out);
+    out->metric[MEASURE_METRICS + 1] = (store_metric){"timed_inputs", (double)c->n_timed, NAN, NAN};
+    out->n_metrics = MEASURE_METRICS + 2;
+  }
+  measure_free(&result);
+  return rc;
+}
+
+void cell_execute(const cell_job *job, cell_result *out) {
+  cell c = {.job = job};
+  ice_err e = {0};
+  *out = (cell_result){.status = "ok"};
+  int rc = load(&c, &e);
+  if (rc == ICE_OK) describe(&c, out);
+  attn_status support = rc == ICE_OK ? check_support(&c) : ATTN_OK;
+  if (support != ATTN_OK) {
+    rc = ice_fail(&e, ICE_USAGE, "%s", attn_last_error());
+  } else if (rc == ICE_OK)
+    rc = measure(&c, out, &e);
+  if (rc != ICE_OK) {
+    const int starved =
+        strstr(e.text, attn_status_text(ATTN_ERR_NOMEM)) != NULL; /* every layer says it in these words */
+    out->status = support == ATTN_ERR_UNSUPPORTED ? "unsupported" : starved ? "oom" : "failed";
+    (void)snprintf(out->text, sizeof out->text, "%s", e.text);
+    out->reason = out->text;
+    out->n_metrics = out->n_samples = out->n_predictions = 0;
+  }
+  unload(&c);
+}

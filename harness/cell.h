@@ -1,0 +1,56 @@
+/* cell.h - one cell of an experiment: a model with one method in its attention slot, on one task.
+ *
+ * A cell runs in a child process of its own (`icebench __cell`): the job comes in on standard input, the result leaves on
+ * standard output, both as one JSON object. The parent (run.h) alone knows the database. */
+#ifndef ICE_CELL_H
+#define ICE_CELL_H
+
+#include <stdint.h>
+
+#include "datasets/task.h"
+#include "harness/store.h"
+#include "kernels/core/err.h"
+
+enum { CELL_MAX_JOB = 60000, CELL_MAX_RESULT = 256 << 20 }; /* bytes of JSON */
+
+typedef struct cell_job {
+  const char *task, *model_path, *method, *params_json;
+  task_split split;
+  uint64_t seed;    /* of the examples drawn, of randomised methods, of the bootstrap */
+  int64_t examples; /* 0: all */
+  int64_t timed;    /* examples in the timed set */
+  int threads, rounds, warmup, quality;
+  double max_seconds; /* of the timed rounds */
+  double limit_gib;   /* 0: none */
+  void *impl;         /* owned by cell_job_parse */
+} cell_job;
+
+typedef struct cell_result {
+  const char *status;                           /* ok, unsupported, oom, failed */
+  const char *reason;                           /* NULL, or one line */
+  int64_t n, heads, head_dim, layers, examples; /* n: mean tokens of the timed sequences */
+  int causal;
+  store_metric *metric;
+  store_sample *sample;
+  store_prediction *prediction;
+  int n_metrics, n_samples, n_predictions;
+  char text[1024]; /* where a reason made here stands */
+  void *impl;      /* owned */
+} cell_result;
+
+/** Job and result as JSON; strings to free(). NULL when memory is out. */
+char *cell_job_print(const cell_job *job);
+char *cell_result_print(const cell_result *r);
+/** The way back. ICE_INTERNAL when the text is no such object; strings and arrays live until the _free. */
+int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e);
+int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e);
+void cell_job_free(cell_job *job);
+void cell_result_free(cell_result *r);
+
+/** Runs a job in this process. Everything that can go wrong with a cell is in the result's status. */
+void cell_execute(const cell_job *job, cell_result *out);
+
+/** Draws `count` of [0, n) by seed, ascending, into out [count]; all when count >= n. Returns how many. */
+int64_t cell_draw(int64_t n, int64_t count, uint64_t seed, int64_t *out);
+
+#endif

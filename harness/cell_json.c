@@ -1,0 +1,180 @@
+/* cell_json.c - jobs and results as JSON. Unknown numbers are null; 64-bit seeds are text, since JSON integers end at 63. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/cell.h"
+#include "harness/number.h"
+
+char *cell_job_print(const cell_job *j) {
+  char seed[24];
+  (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)j->seed);
+  json_t *params = json_loads(j->params_json, 0, NULL);
+  json_t *o =
+      json_pack("{s:s, s:s, s:s, s:o, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:f, s:f}", "task", j->task, "model_path",
+                j->model_path, "method", j->method, "params", params, "split", (int)j->split, "seed", seed, "examples",
+                (json_int_t)j->examples, "timed", (json_int_t)j->timed, "threads", j->threads, "rounds", j->rounds,
+                "warmup", j->warmup, "quality", j->quality, "max_seconds", j->max_seconds, "limit_gib", j->limit_gib);
+  char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+  json_decref(o);
+  return text;
+}
+
+typedef struct job_impl {
+  json_t *root;
+  char *params;
+} job_impl;
+
+int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
+  json_error_t bad;
+  const char *seed;
+  json_t *params;
+  json_int_t examples, timed;
+  int split;
+  *out = (cell_job){0};
+  job_impl *impl = calloc(1, sizeof *impl);
+  out->impl = impl;
+  if (!impl) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  impl->root = json_loadb(text, n, 0, &bad);
+  if (!impl->root ||
+      json_unpack_ex(impl->root, &bad, 0, "{s:s, s:s, s:s, s:o, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:F, s:F}",
+                     "task", &out->task, "model_path", &out->model_path, "method", &out->method, "params", &params,
+                     "split", &split, "seed", &seed, "examples", &examples, "timed", &timed, "threads", &out->threads,
+                     "rounds", &out->rounds, "warmup", &out->warmup, "quality", &out->quality, "max_seconds",
+                     &out->max_seconds, "limit_gib", &out->limit_gib) != 0)
+    return ice_fail(e, ICE_INTERNAL, "cell: job: %s", bad.text);
+  impl->params = json_dumps(params, JSON_COMPACT);
+  out->params_json = impl->params;
+  out->examples = examples;
+  out->timed = timed;
+  out->split = (task_split)split;
+  if (!impl->params || !json_is_object(params) || !number_u64(seed, &out->seed) || split < 0 || split >= TASK_SPLITS ||
+      examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
+    return ice_fail(e, ICE_INTERNAL, "cell: job: a value is out of range");
+  return ICE_OK;
+}
+
+void cell_job_free(cell_job *j) {
+  job_impl *impl = j->impl;
+  if (impl) {
+    json_decref(impl->root);
+    free(impl->params);
+  }
+  free(impl);
+  *j = (cell_job){0};
+}
+
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static json_t *arrays_of(const cell_result *r) {
+  json_t *metrics = json_array(), *samples = json_array(), *predictions = json_array();
+  for (int i = 0; i < r->n_metrics; i++) {
+    const store_metric *m = r->metric + i;
+    (void)json_array_append_new(metrics,
+                                json_pack("[s, o, o, o]", m->name, number(m->value), number(m->lo), number(m->hi)));
+  }
+  for (int i = 0; i < r->n_samples; i++) {
+    const store_sample *s = r->sample + i;
+    (void)json_array_append_new(samples, json_pack("[s, s, i, I]", s->method, s->phase, s->round, (json_int_t)s->ns));
+  }
+  for (int i = 0; i < r->n_predictions; i++) {
+    const store_prediction *p = r->prediction + i;
+    (void)json_array_append_new(predictions,
+                                json_pack("[I, i, i]", (json_int_t)p->item, (int)p->expected, (int)p->predicted));
+  }
+  const int whole = json_array_size(metrics) == (size_t)r->n_metrics &&
+                    json_array_size(samples) == (size_t)r->n_samples &&
+                    json_array_size(predictions) == (size_t)r->n_predictions; /* not so when memory ran out */
+  json_t *o = json_pack("{s:o, s:o, s:o}", "metrics", metrics, "samples", samples, "predictions", predictions);
+  if (whole) return o;
+  json_decref(o);
+  return NULL;
+}
+
+char *cell_result_print(const cell_result *r) {
+  json_t *o = json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:b}", "status", r->status, "reason", r->reason, "n",
+                        (json_int_t)r->n, "heads", (json_int_t)r->heads, "head_dim", (json_int_t)r->head_dim, "layers",
+                        (json_int_t)r->layers, "examples", (json_int_t)r->examples, "causal", r->causal);
+  json_t *arrays = arrays_of(r);
+  char *text = NULL;
+  if (o && arrays && json_object_update(o, arrays) == 0) text = json_dumps(o, JSON_COMPACT);
+  json_decref(arrays);
+  json_decref(o);
+  return text;
+}
+
+static double read_number(const json_t *x) { return json_is_number(x) ? json_number_value(x) : NAN; }
+
+/* The three arrays; 0 when an element is not what it should be. */
+static int read_arrays(json_t *metrics, json_t *samples, json_t *predictions, cell_result *out) {
+  out->metric = calloc(json_array_size(metrics) + 1, sizeof *out->metric);
+  out->sample = calloc(json_array_size(samples) + 1, sizeof *out->sample);
+  out->prediction = calloc(json_array_size(predictions) + 1, sizeof *out->prediction);
+  if (!out->metric || !out->sample || !out->prediction) return 0;
+  size_t i;
+  json_t *x;
+  json_array_foreach(metrics, i, x) {
+    store_metric *m = out->metric + out->n_metrics++;
+    json_t *value, *lo, *hi;
+    if (json_unpack(x, "[s, o, o, o]", &m->name, &value, &lo, &hi) != 0) return 0;
+    m->value = read_number(value);
+    m->lo = read_number(lo);
+    m->hi = read_number(hi);
+  }
+  json_array_foreach(samples, i, x) {
+    store_sample *s = out->sample + out->n_samples++;
+    json_int_t ns;
+    if (json_unpack(x, "[s, s, i, I]", &s->method, &s->phase, &s->round, &ns) != 0) return 0;
+    s->ns = ns;
+  }
+  json_array_foreach(predictions, i, x) {
+    store_prediction *p = out->prediction + out->n_predictions++;
+    json_int_t item;
+    int expected, predicted;
+    if (json_unpack(x, "[I, i, i]", &item, &expected, &predicted) != 0) return 0;
+    *p = (store_prediction){item, expected, predicted};
+  }
+  return 1;
+}
+
+static int is_status(const char *s) {
+  return !strcmp(s, "ok") || !strcmp(s, "unsupported") || !strcmp(s, "oom") || !strcmp(s, "failed");
+}
+
+int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e) {
+  json_error_t bad = {.text = "empty"};
+  json_int_t tokens, heads, head_dim, layers, examples;
+  json_t *metrics, *samples, *predictions;
+  *out = (cell_result){0};
+  json_t *root = json_loadb(text, n, 0, &bad);
+  out->impl = root;
+  if (!root ||
+      json_unpack_ex(root, &bad, 0, "{s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o}", "status", &out->status,
+                     "reason", &out->reason, "n", &tokens, "heads", &heads, "head_dim", &head_dim, "layers", &layers,
+                     "examples", &examples, "causal", &out->causal, "metrics", &metrics, "samples", &samples,
+                     "predictions", &predictions) != 0 ||
+      !is_status(out->status)) {
+    cell_result_free(out);
+    return ice_fail(e, ICE_INTERNAL, "the cell's result is no result: %s", bad.text);
+  }
+  out->n = tokens;
+  out->heads = heads;
+  out->head_dim = head_dim;
+  out->layers = layers;
+  out->examples = examples;
+  if (!read_arrays(metrics, samples, predictions, out)) {
+    cell_result_free(out);
+    return ice_fail(e, ICE_INTERNAL, "the cell's result has a malformed metric, sample or prediction");
+  }
+  return ICE_OK;
+}
+
+void cell_result_free(cell_result *r) {
+  json_decref(r->impl);
+  free(r->metric);
+  free(r->sample);
+  free(r->prediction);
+  *r = (cell_result){0};
+}

@@ -1,0 +1,81 @@
+/* cmd_cell.c - the child's side of a cell: a job from standard input, its result on standard output. Not for people: `run`
+ * starts it, and it is no part of the interface. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "harness/cell.h"
+#include "harness/cli.h"
+
+/* Everything up to the end of the input. */
+static int read_all(char *text, size_t size, size_t *n, ice_err *e) {
+  for (*n = 0; *n < size;) {
+    ssize_t got = read(STDIN_FILENO, text + *n, size - *n);
+    if (got == 0) return ICE_OK;
+    if (got < 0 && errno != EINTR) return ice_fail(e, ICE_INTERNAL, "cell: cannot read the job: %s", strerror(errno));
+    if (got > 0) *n += (size_t)got;
+  }
+  return ice_fail(e, ICE_USAGE, "cell: a job of more than %zu bytes", size - 1);
+}
+
+static int write_all(int fd, const char *text, ice_err *e) {
+  for (size_t n = strlen(text); n > 0;) {
+    ssize_t put = write(fd, text, n);
+    if (put < 0 && errno != EINTR)
+      return ice_fail(e, ICE_INTERNAL, "cell: cannot write the result: %s", strerror(errno));
+    if (put > 0) text += put, n -= (size_t)put;
+  }
+  return ICE_OK;
+}
+
+/* Allocations beyond the limit fail and become a result; the parent watches the resident set for the rest. Sanitizers
+ * reserve terabytes of address space, so there only the parent watches. No core files: a crash is a row. */
+static void set_limits(const cell_job *job) {
+  const struct rlimit none = {0, 0};
+  (void)setrlimit(RLIMIT_CORE, &none);
+#ifndef ICE_SANITIZED
+  if (job->limit_gib > 0.0) {
+    const rlim_t bytes = (rlim_t)(job->limit_gib * 0x1p30);
+    const struct rlimit data = {bytes, bytes};
+    (void)setrlimit(RLIMIT_DATA, &data);
+  }
+#else
+  (void)job;
+#endif
+}
+
+static int cell_main(const cli_common *common, int argc, char **argv, ice_err *e) {
+  static char text[CELL_MAX_JOB + 1];
+  size_t n;
+  cell_job job;
+  cell_result result;
+  (void)common, (void)argv;
+  if (argc != 1) return ice_fail(e, ICE_USAGE, "__cell takes no arguments");
+  /* The result has the output for itself: whatever a library prints goes to the error stream. */
+  const int out = dup(STDOUT_FILENO);
+  if (out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) return ice_fail(e, ICE_INTERNAL, "cell: %s", strerror(errno));
+  ICE_TRY(read_all(text, sizeof text, &n, e));
+  int rc = cell_job_parse(text, n, &job, e);
+  if (rc == ICE_OK) {
+    set_limits(&job);
+    cell_execute(&job, &result);
+    char *json = cell_result_print(&result);
+    rc = json ? write_all(out, json, e) : ice_fail(e, ICE_INTERNAL, "cell: out of memory for the result");
+    free(json);
+    cell_result_free(&result);
+  }
+  cell_job_free(&job);
+  (void)close(out);
+  return rc;
+}
+
+const cli_verb cli_verb_cell = {.name = "__cell",
+                                .summary = "one cell, for `run`",
+                                .help =
+                                    "usage: icebench __cell < JOB.json > RESULT.json\n\n"
+                                    "One cell of an experiment in a process of its own. `icebench run` starts it; its\n"
+                                    "input and output may change with every version.\n",
+                                .main = cell_main};

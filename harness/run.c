@@ -1,0 +1,202 @@
+/* run.c - the loop over the cells: job out, result in, row stored. See run.h
+ *
+ * The database is written by this process alone, one transaction per cell. Killed at any moment, a run has lost at most the
+ * cell at work: the next one finds the rest by their keys. */
+#include "harness/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/cell.h"
+#include "harness/cli.h"
+#include "harness/measure.h"
+#include "harness/measure_store.h"
+#include "harness/run_child.h"
+#include "kernels/micro/micro.h"
+
+typedef struct run_state {
+  run_plan *p;
+  store *s;
+  const run_options *o;
+  const volatile sig_atomic_t *stop;
+  int verbose;
+  char self[4096]; /* this program */
+  cli_progress progress;
+  int seen; /* cells looked at, finished ones included */
+  run_summary *sum;
+} run_state;
+
+static int64_t utc_ms(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_REALTIME, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- One cell in a child. */
+
+static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err *e) {
+  const config_experiment *x = &r->p->x;
+  const cell_job job = {.task = c->cell->task->name,
+                        .model_path = c->model->path,
+                        .method = c->cell->method->name,
+                        .params_json = c->cell->params_json,
+                        .split = x->split,
+                        .seed = c->cell->seed,
+                        .examples = c->partial ? r->o->limit : x->examples,
+                        .timed = x->timed,
+                        .threads = x->threads,
+                        .rounds = x->rounds,
+                        .warmup = x->warmup,
+                        .quality = x->quality,
+                        .max_seconds = x->max_seconds,
+                        .limit_gib = x->limit_gib};
+  const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
+  const char *const argv[] = {r->self, "__cell", NULL};
+  char *text = cell_job_print(&job);
+  int rc = !text                         ? ice_fail(e, ICE_INTERNAL, "out of memory for a job")
+           : strlen(text) > CELL_MAX_JOB ? ice_fail(e, ICE_INTERNAL, "a job of more than %d bytes", CELL_MAX_JOB)
+                                         : run_child(argv, text, &limits, r->stop, r->verbose > 1, out, e);
+  free(text);
+  return rc;
+}
+
+/* The result of a child, or what its end says. */
+static void read_result(const run_outcome *o, cell_result *res) {
+  ice_err bad = {0};
+  if (o->end == RUN_RESULT && cell_result_parse(o->output, o->output_bytes, res, &bad) == ICE_OK) return;
+  *res = (cell_result){.status = o->end == RUN_TIMEOUT ? "timeout" : o->end == RUN_OOM ? "oom" : "failed"};
+  (void)snprintf(res->text, sizeof res->text, "%s", o->end == RUN_RESULT ? bad.text : o->why);
+  res->reason = res->text;
+}
+
+static int put(const run_state *r, const run_cell *c, const cell_result *res, int64_t started, int64_t wall_ms,
+               ice_err *e) {
+  const store_cell row = {.key = c->key,
+                          .experiment = r->p->x.name,
+                          .task = c->cell->task->name,
+                          .model = c->cell->model,
+                          .method = c->cell->method->name,
+                          .method_version = c->cell->method->version,
+                          .params = c->cell->params_json,
+                          .seed = c->cell->seed,
+                          .n = res->n,
+                          .heads = c->model->shape.heads,
+                          .head_dim = c->model->shape.width / c->model->shape.heads,
+                          .layers = c->model->shape.layers,
+                          .causal = res->causal,
+                          .threads = r->p->x.threads,
+                          .partial = c->partial,
+                          .isa = attn_isa_name(),
+                          .examples = res->examples,
+                          .status = res->status,
+                          .reason = res->reason,
+                          .label = *c->label ? c->label : NULL,
+                          .config = c->json,
+                          .data_hash = c->data->hash,
+                          .model_hash = c->model->hash,
+                          .started_utc_ms = started,
+                          .wall_ms = wall_ms,
+                          .metric = res->metric,
+                          .n_metrics = res->n_metrics,
+                          .sample = res->sample,
+                          .n_samples = res->n_samples,
+                          .prediction = res->prediction,
+                          .n_predictions = res->n_predictions};
+  return store_put(r->s, &row, r->o->force, e);
+}
+
+/* ---- What the user sees. */
+
+static double value_of(const cell_result *res, const char *name) {
+  for (int i = 0; i < res->n_metrics; i++)
+    if (!strcmp(res->metric[i].name, name)) return res->metric[i].value;
+  return NAN;
+}
+
+static void report(run_state *r, const run_cell *c, const cell_result *res, int64_t wall_ms) {
+  char brief[256], name[384], time_text[32];
+  measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
+  (void)snprintf(name, sizeof name, "%s%s%s", c->cell->method->name, *brief ? " " : "", brief);
+  const int ok = !strcmp(res->status, "ok");
+  if (!ok && strcmp(res->status, "unsupported") && strcmp(res->status, "skipped")) {
+    r->sum->failed++;
+    if (!*r->sum->first_failure)
+      (void)snprintf(r->sum->first_failure, sizeof r->sum->first_failure, "%s: %s: %.700s", name, res->status,
+                     res->reason ? res->reason : "");
+  } else if (ok)
+    r->sum->ok++;
+  else
+    r->sum->other++;
+  if (!r->verbose) return;
+  cli_progress_end(&r->progress);
+  (void)printf("[%d/%d] %s: ", r->seen, r->p->n, name);
+  if (!ok)
+    (void)printf("%s: %s", res->status, res->reason ? res->reason : "");
+  else {
+    measure_print_ns(value_of(res, "attention_ns"), time_text, sizeof time_text);
+    (void)printf("accuracy %.4f, attention %s, x vanilla %.2f, x dense %.2f, relative L2 %.2g",
+                 value_of(res, "accuracy"), time_text, value_of(res, "speedup_vanilla"), value_of(res, "speedup_dense"),
+                 value_of(res, "rel_l2_error"));
+  }
+  (void)printf(" (%.1f s)\n", (double)wall_ms * 1e-3);
+  (void)fflush(stdout);
+}
+
+/* ---- The loop. */
+
+static int run_one(run_state *r, const run_cell *c, ice_err *e) {
+  const int64_t started = utc_ms();
+  cell_result res = {0};
+  run_outcome o = {0};
+  if (c->needs_training && !r->p->x.allow_untrained_swap) {
+    res.status = "skipped";
+    res.reason = "needs a model trained with it; `no_retraining: true` runs it in this one all the same";
+  } else {
+    ICE_TRY(ask(r, c, &o, e));
+    if (o.end == RUN_INTERRUPTED) {
+      free(o.output);
+      return ICE_OK;
+    }
+    read_result(&o, &res);
+  }
+  int rc = put(r, c, &res, started, o.wall_ms, e);
+  if (rc == ICE_OK) {
+    r->sum->ran++;
+    report(r, c, &res, o.wall_ms);
+  }
+  cell_result_free(&res);
+  free(o.output);
+  return rc;
+}
+
+static int should_stop(const run_state *r, int64_t started) {
+  return (r->stop && *r->stop) || (r->o->stop_on_error && r->sum->failed) ||
+         (r->o->max_hours > 0.0 && (double)(measure_now() - started) > r->o->max_hours * 3600e9);
+}
+
+int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_atomic_t *stop, int verbose,
+              run_summary *out, ice_err *e) {
+  run_state r = {.p = p, .s = s, .o = o, .stop = stop, .verbose = verbose, .sum = out};
+  const int64_t started = measure_now();
+  *out = (run_summary){0};
+  const ssize_t n = readlink("/proc/self/exe", r.self, sizeof r.self - 1);
+  if (n <= 0) return ice_fail(e, ICE_INTERNAL, "cannot find this program: /proc is not there");
+  cli_progress_start(&r.progress, p->x.name, verbose > 0);
+  int rc = ICE_OK;
+  for (int i = 0; i < p->n && rc == ICE_OK && !should_stop(&r, started); i++) {
+    int done = 0;
+    r.seen = i + 1;
+    cli_progress_tick(&r.progress, i, p->n, p->cell[i].cell->method->name);
+    rc = run_is_done(s, p->cell + i, o, &done, e); /* another run may have been here since the list was made */
+    out->there += done;
+    if (rc == ICE_OK && !done) rc = run_one(&r, p->cell + i, e);
+  }
+  cli_progress_end(&r.progress);
+  out->interrupted = stop && *stop;
+  out->left = p->n - out->there - out->ran;
+  return rc;
+}

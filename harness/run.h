@@ -1,0 +1,91 @@
+/* run.h - an experiment at work: its cells with their identity, what the database has of them, and the loop over the rest.
+ *
+ * A cell's identity (its key) is a canonical JSON of what its numbers depend on: the cell as configured, the version of the
+ * method, threads, instruction set, and the hashes of data and model. Commit and machine are facts beside a result, not
+ * part of the key: a rebuild does not repeat what a version bump would have announced. */
+#ifndef ICE_RUN_H
+#define ICE_RUN_H
+
+#include <signal.h>
+#include <stdint.h>
+
+#include "harness/config.h"
+#include "harness/store.h"
+#include "kernels/core/err.h"
+#include "models/encoder.h"
+
+typedef struct run_options {
+  const char *const *set;  /* overrides of the file, NULL-terminated, or NULL          */
+  const char *filter;      /* KEY=VALUE|VALUE,...: only cells that match; or NULL      */
+  int64_t limit;           /* at most so many examples, rows marked partial; 0: no     */
+  int threads;             /* 0: as the file says                                      */
+  int force, retry_failed; /* run finished cells again; run failed cells again         */
+  int stop_on_error;
+  double max_hours; /* start no cell after that; 0: no limit                    */
+} run_options;
+
+typedef struct run_data { /* what is known of a task's split */
+  const task *task;
+  int64_t count, longest;
+  double mean, mean_square; /* tokens per sequence */
+  int official;
+  char hash[17];
+} run_data;
+
+typedef struct run_model { /* a checkpoint */
+  const char *name;        /* as the experiment says */
+  char path[4096], hash[17];
+  encoder_config shape;
+  int untrained;
+} run_model;
+
+typedef struct run_cell {
+  const config_cell *cell;
+  const run_data *data;
+  const run_model *model;
+  char *key, *json;   /* identity, and the cell as configured; owned */
+  char label[128];    /* "generated data, untrained", or "" */
+  int needs_training; /* 1: the method has to be trained, and this model was trained with another */
+  int partial, done;  /* done: the database has it */
+} run_cell;
+
+typedef struct run_plan {
+  config_experiment x;
+  run_cell *cell;
+  int n, n_done;
+  run_data *data;
+  run_model *model;
+  int n_data, n_models;
+} run_plan;
+
+/** Values of --limit and --threads, as text or NULL. */
+int run_read_numbers(const char *limit, const char *threads, run_options *o, ice_err *e);
+/** Loads the experiment, its data and models, and lists the cells that the options choose. ICE_USAGE for a bad file or
+ *  option, ICE_DATA when data or a model is missing or not sane; the text says what to do. */
+int run_plan_create(run_plan *p, const char *file, const run_options *o, ice_err *e);
+void run_plan_destroy(run_plan *p);
+/** Looks each cell up in the database. */
+int run_plan_look_up(run_plan *p, store *s, const run_options *o, ice_err *e);
+/** Is this cell in the database, as far as the options care? */
+int run_is_done(store *s, const run_cell *c, const run_options *o, int *done, ice_err *e);
+
+/** A rough guess of a cell's wall time, for when the database knows none like it. */
+double run_guess_seconds(const run_plan *p, const run_cell *c);
+/** Plan and scratch of the cell's method and its baselines on the longest sequence, and the data: bytes. */
+double run_guess_bytes(const run_plan *p, const run_cell *c);
+
+typedef struct run_summary {
+  int there;                  /* cells that were in the database before */
+  int ran, ok, failed, other; /* other: unsupported, skipped */
+  int left;                   /* cells not run: time, stop on error, interruption */
+  int interrupted;
+  char first_failure[1200];
+} run_summary;
+
+/** Runs every cell that is not done, each in a child, and stores it. *stop set to 1 ends it cleanly: the cell at work is
+ *  given up, everything before is stored. Failures of cells are in the summary; ICE_DB or ICE_INTERNAL when the loop
+ *  itself cannot go on. verbose: 0 silent, 1 a line per cell and progress, 2 also what children say. */
+int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_atomic_t *stop, int verbose,
+              run_summary *out, ice_err *e);
+
+#endif

@@ -1,0 +1,308 @@
+/* run_plan.c - the cells of an experiment with data, model, key and label. See run.h */
+#define XXH_INLINE_ALL
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "harness/cli.h"
+#include "harness/registry/registry.h"
+#include "harness/run.h"
+#include "kernels/core/alloc.h"
+#include "kernels/core/fileio.h"
+#include "kernels/micro/micro.h"
+#include "models/safetensors.h"
+
+/* ---- Data and models. */
+
+static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e) {
+  for (int i = 0; i < p->n_data; i++)
+    if (p->data[i].task == t) {
+      *out = p->data + i;
+      return ICE_OK;
+    }
+  task_data d;
+  ICE_TRY(task_load(t, p->x.split, &d, e));
+  run_data *r = p->data + p->n_data++;
+  *r = (run_data){.task = t, .count = d.count, .official = d.official};
+  (void)snprintf(r->hash, sizeof r->hash, "%016llx", (unsigned long long)d.hash);
+  const int64_t sequences = d.count * d.inputs;
+  for (int64_t i = 0; i < sequences; i++) {
+    int64_t n = d.start[i + 1] - d.start[i];
+    if (n > r->longest) r->longest = n;
+    r->mean += (double)n / (double)sequences;
+    r->mean_square += (double)n * (double)n / (double)sequences;
+  }
+  int rc = d.count > 0 ? ICE_OK : ice_fail(e, ICE_DATA, "%s: no examples", d.origin);
+  task_data_free(&d);
+  *out = r;
+  return rc;
+}
+
+/* An id lies below models/checkpoints of the shared folder, or of the working folder; a path is itself. */
+static int find_model(run_model *m, ice_err *e) {
+  const char *root[] = {cli_share_dir(), "."};
+  const int path = strchr("./~", m->name[0]) != NULL || strstr(m->name, ".safetensors");
+  for (int i = 0; i < (path ? 1 : 2); i++) {
+    int n = path ? snprintf(m->path, sizeof m->path, "%s", m->name)
+                 : snprintf(m->path, sizeof m->path, "%s/models/checkpoints/%s.safetensors", root[i], m->name);
+    if (n < 0 || (size_t)n >= sizeof m->path)
+      return ice_fail(e, ICE_USAGE, "model %.100s...: the name is too long", m->name);
+    if (file_is_regular(m->path)) return ICE_OK;
+  }
+  if (path) return ice_fail(e, ICE_DATA, "model %s: no such file", m->name);
+  char recipe[256];
+  (void)snprintf(recipe, sizeof recipe, "%s", m->name);
+  for (char *c = recipe; *c; c++)
+    if (*c == '/') *c = '-';
+  return ice_fail(e, ICE_DATA,
+                  "model %s: no models/checkpoints/%s.safetensors below %s; train it with `icebench train "
+                  "configs/train/%s.yaml`, or name a .safetensors file",
+                  m->name, m->name, root[0], recipe);
+}
+
+/* Hash, shape and metadata; a damaged checkpoint is found here, before any cell. */
+static int inspect_model(run_model *m, ice_err *e) {
+  file_map map;
+  st_file f;
+  encoder net;
+  ICE_TRY(encoder_load(&net, m->path, e));
+  m->shape = net.cfg;
+  encoder_destroy(&net);
+  ICE_TRY(file_open_map(m->path, (size_t)1 << 40, &map, e));
+  (void)snprintf(m->hash, sizeof m->hash, "%016llx", (unsigned long long)XXH3_64bits(map.p, map.n));
+  int rc = st_parse(map.p, map.n, m->path, &f, e);
+  if (rc == ICE_OK) {
+    const char *trained = st_meta(&f, "trained");
+    m->untrained = trained && !strcmp(trained, "0");
+    st_close(&f);
+  }
+  file_close_map(&map);
+  return rc;
+}
+
+static int add_model(run_plan *p, const char *name, const run_model **out, ice_err *e) {
+  for (int i = 0; i < p->n_models; i++)
+    if (!strcmp(p->model[i].name, name)) {
+      *out = p->model + i;
+      return ICE_OK;
+    }
+  run_model *m = p->model + p->n_models++;
+  *m = (run_model){.name = name};
+  ICE_TRY(find_model(m, e));
+  ICE_TRY(inspect_model(m, e));
+  *out = m;
+  return ICE_OK;
+}
+
+/* ---- Filter. */
+
+static int value_matches(const config_cell *c, const attn_param *p, const char *value) {
+  char is[64], wanted[64];
+  void *params = attn_calloc(c->method->params_size);
+  int match = params && registry_param_set(c->method, p, value, params, NULL) == ICE_OK;
+  if (match) {
+    registry_param_print(p, params, wanted, sizeof wanted);
+    registry_param_print(p, c->params, is, sizeof is);
+    match = !strcmp(is, wanted);
+  }
+  attn_free(params);
+  return match;
+}
+
+/* Does the cell have this key, and one of the values A|B? */
+static int pair_matches(const config_cell *c, const char *key, const char *values, int *known) {
+  char seed[24], one[256];
+  (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
+  const char *text = !strcmp(key, "task")     ? c->task->name
+                     : !strcmp(key, "model")  ? c->model
+                     : !strcmp(key, "method") ? c->method->name
+                     : !strcmp(key, "seed")   ? seed
+                                              : NULL;
+  const attn_param *p = text ? NULL : registry_param(c->method, key, NULL);
+  if (!text && !p) return 0;
+  *known = 1;
+  for (const char *at = values; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
+    (void)snprintf(one, sizeof one, "%.*s", (int)strcspn(at, "|"), at);
+    if (text ? !strcmp(text, one) : value_matches(c, p, one)) return 1;
+  }
+  return 0;
+}
+
+/* Marks the cells [n] that match every pair of the filter. */
+static int apply_filter(const config_experiment *x, const char *filter, char *keep, ice_err *e) {
+  memset(keep, 1, (size_t)x->n_cells);
+  if (!filter) return ICE_OK;
+  char *copy = strdup(filter), *at = copy;
+  int rc = copy ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory"), left = 0;
+  for (char *pair; rc == ICE_OK && (pair = strsep(&at, ",")) != NULL;) {
+    char *value = strchr(pair, '=');
+    int known = 0;
+    if (!value) {
+      rc = ice_fail(e, ICE_USAGE, "--filter %s: '%s' is no KEY=VALUE, as in method=topk|iceformer,k=16", filter, pair);
+      break;
+    }
+    *value++ = '\0';
+    for (int i = 0; i < x->n_cells; i++)
+      if (!pair_matches(x->cell + i, pair, value, &known)) keep[i] = 0;
+    if (!known)
+      rc =
+          ice_fail(e, ICE_USAGE,
+                   "--filter %s: unknown key '%s', allowed task, model, method, seed, or a parameter of a method of %s",
+                   filter, pair, x->file);
+  }
+  free(copy);
+  for (int i = 0; i < x->n_cells; i++) left += keep[i];
+  if (rc == ICE_OK && !left) rc = ice_fail(e, ICE_USAGE, "--filter %s: no cell of %s matches", filter, x->file);
+  return rc;
+}
+
+/* ---- Cells. */
+
+static void add_label(char *label, size_t size, const char *text) {
+  size_t n = strlen(label);
+  (void)snprintf(label + n, size - n, "%s%s", n ? ", " : "", text);
+}
+
+/* A model trained with a method carries its name last: lra/listops/reformer. */
+static int trained_with(const char *model, const char *method) {
+  const char *last = strrchr(model, '/');
+  return !strcmp(last ? last + 1 : model, method);
+}
+
+static char *make_key(const run_plan *p, const run_cell *c) {
+  json_t *key = json_pack("{s:o, s:s, s:i, s:s, s:s, s:s, s:b}", "cell", json_loads(c->json, 0, NULL), "version",
+                          c->cell->method->version, "threads", p->x.threads, "isa", attn_isa_name(), "data",
+                          c->data->hash, "weights", c->model->hash, "partial", c->partial);
+  char *text = key ? json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+  json_decref(key);
+  return text;
+}
+
+static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, ice_err *e) {
+  run_cell *c = p->cell + p->n;
+  const int64_t asked = p->x.examples;
+  *c = (run_cell){.cell = cell};
+  ICE_TRY(add_data(p, cell->task, &c->data, e));
+  ICE_TRY(add_model(p, cell->model, &c->model, e));
+  const int64_t all = asked && asked < c->data->count ? asked : c->data->count;
+  c->partial = o->limit > 0 && o->limit < all;
+  c->needs_training = (cell->method->caps & ATTN_CAP_NEEDS_TRAINING) && !trained_with(cell->model, cell->method->name);
+  if (c->needs_training) add_label(c->label, sizeof c->label, "no retraining");
+  if (!c->data->official) add_label(c->label, sizeof c->label, "generated data");
+  if (c->model->untrained) add_label(c->label, sizeof c->label, "untrained");
+  p->n++;
+  if (c->partial) p->x.examples = o->limit; /* the identity says how many there were */
+  c->json = config_cell_json(&p->x, cell);
+  p->x.examples = asked;
+  c->key = c->json ? make_key(p, c) : NULL;
+  return c->key ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for the cells");
+}
+
+int run_read_numbers(const char *limit, const char *threads, run_options *o, ice_err *e) {
+  long long n;
+  if (limit) {
+    ICE_TRY(cli_int("limit", limit, 1, 1000000000, &n, e));
+    o->limit = n;
+  }
+  if (threads) {
+    ICE_TRY(cli_int("threads", threads, 1, 256, &n, e));
+    o->threads = (int)n;
+  }
+  return ICE_OK;
+}
+
+int run_plan_create(run_plan *p, const char *file, const run_options *o, ice_err *e) {
+  *p = (run_plan){0};
+  ICE_TRY(config_load(file, o->set, &p->x, e));
+  if (o->threads) p->x.threads = o->threads;
+  const size_t n = (size_t)p->x.n_cells + 1;
+  char *keep = calloc(n, 1);
+  p->cell = calloc(n, sizeof *p->cell);
+  p->data = calloc(n, sizeof *p->data);
+  p->model = calloc(n, sizeof *p->model);
+  int rc =
+      keep && p->cell && p->data && p->model ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for %zu cells", n);
+  if (rc == ICE_OK) rc = apply_filter(&p->x, o->filter, keep, e);
+  for (int i = 0; rc == ICE_OK && i < p->x.n_cells; i++)
+    if (keep[i]) rc = add_cell(p, p->x.cell + i, o, e);
+  free(keep);
+  if (rc != ICE_OK) run_plan_destroy(p);
+  return rc;
+}
+
+void run_plan_destroy(run_plan *p) {
+  for (int i = 0; i < p->n; i++) {
+    free(p->cell[i].key);
+    free(p->cell[i].json);
+  }
+  free(p->cell);
+  free(p->data);
+  free(p->model);
+  config_free(&p->x);
+  *p = (run_plan){0};
+}
+
+int run_is_done(store *s, const run_cell *c, const run_options *o, int *done, ice_err *e) {
+  *done = 0;
+  return o->force ? ICE_OK : store_has(s, c->key, !o->retry_failed, done, e);
+}
+
+int run_plan_look_up(run_plan *p, store *s, const run_options *o, ice_err *e) {
+  p->n_done = 0;
+  for (int i = 0; i < p->n; i++) {
+    ICE_TRY(run_is_done(s, p->cell + i, o, &p->cell[i].done, e));
+    p->n_done += p->cell[i].done;
+  }
+  return ICE_OK;
+}
+
+/* ---- Guesses. The rates are those of one core of a server of 2023; a plan says that they are guesses. */
+
+static const double DENSE_RATE = 2e10, VANILLA_RATE = 5e9,
+                    OTHER_RATE = 1e10; /* of the 4 n^2 d flops of exact attention */
+
+double run_guess_seconds(const run_plan *p, const run_cell *c) {
+  const encoder_config *m = &c->model->shape;
+  const double flops = (double)(m->inputs * m->layers * m->width) * 4.0 * c->data->mean_square;
+  const char *name = c->cell->method->name;
+  const double own = flops / (!strcmp(name, "dense")     ? DENSE_RATE
+                              : !strcmp(name, "vanilla") ? VANILLA_RATE
+                                                         : OTHER_RATE);
+  const double dense = flops / DENSE_RATE, vanilla = flops / VANILLA_RATE, threads = p->x.threads;
+  const int64_t asked = p->x.examples && p->x.examples < c->data->count ? p->x.examples : c->data->count;
+  double rounds = (double)(p->x.rounds + p->x.warmup) * (double)p->x.timed * (own + dense + vanilla) / threads;
+  if (rounds > p->x.max_seconds) rounds = p->x.max_seconds;
+  const double judged = p->x.quality ? (double)p->x.timed * (2.0 * own + 4.0 * dense) / threads : 0.0;
+  const double all = 0.5 + (double)asked * own / threads + rounds + judged;
+  return all < p->x.limit_seconds ? all : p->x.limit_seconds;
+}
+
+double run_guess_bytes(const run_plan *p, const run_cell *c) {
+  const attn_method *method[] = {c->cell->method, registry_find("vanilla", NULL), registry_find("dense", NULL)};
+  const encoder_config *m = &c->model->shape;
+  double most = 0.0;
+  for (int i = 0; i < 3; i++) {
+    if (!method[i]) continue;
+    void *plain = attn_calloc(method[i]->params_size);
+    const void *params = i == 0 ? c->cell->params : plain;
+    const attn_problem pb = {.b = 1,
+                             .h = m->heads,
+                             .hkv = m->heads,
+                             .nq = c->data->longest,
+                             .nk = c->data->longest,
+                             .d = m->width / m->heads,
+                             .dv = m->width / m->heads,
+                             .scale = 1.0f,
+                             .threads = p->x.threads};
+    attn_mem need = {0};
+    if (plain) attn_params_default(method[i], plain);
+    if (plain && attn_check(method[i], &pb, params) == ATTN_OK && method[i]->sizes(&pb, params, &need) == ATTN_OK)
+      most += (double)need.plan + (double)need.scratch;
+    attn_free(plain);
+  }
+  return most + (double)c->data->count * c->data->mean * (double)c->data->task->inputs * sizeof(int32_t) + 0x1p26;
+}
