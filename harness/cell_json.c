@@ -146,19 +146,20 @@ static int is_status(const char *s) {
 int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e) {
   json_error_t bad = {.text = "empty"};
   json_int_t tokens, heads, head_dim, layers, examples;
-  json_t *metrics, *samples, *predictions;
+  json_t *reason, *metrics, *samples, *predictions;
   *out = (cell_result){0};
   json_t *root = json_loadb(text, n, 0, &bad);
   out->impl = root;
   if (!root ||
-      json_unpack_ex(root, &bad, 0, "{s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o}", "status", &out->status,
-                     "reason", &out->reason, "n", &tokens, "heads", &heads, "head_dim", &head_dim, "layers", &layers,
+      json_unpack_ex(root, &bad, 0, "{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o}", "status", &out->status,
+                     "reason", &reason, "n", &tokens, "heads", &heads, "head_dim", &head_dim, "layers", &layers,
                      "examples", &examples, "causal", &out->causal, "metrics", &metrics, "samples", &samples,
                      "predictions", &predictions) != 0 ||
       !is_status(out->status)) {
     cell_result_free(out);
     return ice_fail(e, ICE_INTERNAL, "the cell's result is no result: %s", bad.text);
   }
+  out->reason = json_string_value(reason); /* NULL for null */
   out->n = tokens;
   out->heads = heads;
   out->head_dim = head_dim;
