@@ -21,7 +21,7 @@ typedef struct measure_row {
   int reference; /* 1: nobody asked for it; timed only to be compared with                     */
   int column;    /* in the measurement; -1: refused or failed                                  */
   attn_status status;
-  char reason[1024];/* one line, when status is not ATTN_OK */
+  char reason[1024]; /* one line, when status is not ATTN_OK */
   measure_cost cost;
   quality quality;
 } measure_row;
