@@ -255,24 +255,24 @@ static int64_t longest_of(const task_data *d) {
   return n;
 }
 
-/* Paths of state and log, and the folder for all three files. */
 static int name_files(trainer *t, ice_err *e) {
   const char *out = t->cfg->out, *tail = ".safetensors";
   size_t stem = strlen(out);
   if (stem > strlen(tail) && strcmp(out + stem - strlen(tail), tail) == 0) stem -= strlen(tail);
-  const char *slash = strrchr(out, '/');
-  char folder[4096];
-  if (slash && slash != out) {
-    if ((size_t)(slash - out) >= sizeof folder)
-      return ice_fail(e, ICE_USAGE, "out: a path of %zu characters is too long", strlen(out));
-    (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - out), out);
-    ICE_TRY(file_make_dirs(folder, e));
-  }
   int a = snprintf(t->state_path, sizeof t->state_path, "%s.state", out);
   int b = snprintf(t->log_path, sizeof t->log_path, "%.*s.log.csv", (int)stem, out);
   if (a >= (int)sizeof t->state_path || b >= (int)sizeof t->log_path)
     return ice_fail(e, ICE_USAGE, "out: a path of %zu characters is too long", strlen(out));
   return ICE_OK;
+}
+
+/* The folder of the three files, once nothing else stands in the way of training. */
+static int make_folder(const char *out, ice_err *e) {
+  const char *slash = strrchr(out, '/');
+  char folder[4096]; /* name_files has seen that out is shorter */
+  if (!slash || slash == out) return ICE_OK;
+  (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - out), out);
+  return file_make_dirs(folder, e);
 }
 
 static int allocate(trainer *t, ice_err *e) {
@@ -332,6 +332,7 @@ static int begin(trainer *t, int resume, ice_err *e) {
     return ice_fail(e, ICE_DATA, "%s: step %lld of %lld", t->state_path, (long long)t->state.step,
                     (long long)t->cfg->steps);
   network_pack(&t->net);
+  ICE_TRY(make_folder(t->cfg->out, e));
   return train_log_open(t->log_path, t->state.step, &t->log, e);
 }
 
