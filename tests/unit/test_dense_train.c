@@ -177,7 +177,7 @@ static void test_forward__without_dropout__bits_of_the_method(void **state) {
   every_bench(check_same_as_method);
 }
 
-/* Up to 40 elements of each gradient against the slope of the loss. f32 rounding is relative to the terms of a sum, so
+/* Some elements of each gradient against the slope of the loss. f32 rounding is relative to the terms of a sum, so
  * the bound is relative to the largest entry of the tensor; sums cancel by less than a factor of ten here. */
 static void check_gradients(bench *x) {
   forward(x);
@@ -189,7 +189,7 @@ static void check_gradients(bench *x) {
       assert_true(isfinite(grad[j]));
       most = fmax(most, fabs((double)grad[j]));
     }
-    const int64_t samples = x->size[i] < 40 ? x->size[i] : x->pb.nk > 40 ? 6 : 40;
+    const int64_t samples = x->size[i] < 40 ? x->size[i] : x->pb.nk > 40 ? 2 : 40;
     for (int64_t s = 0; s < samples; s++) {
       const int64_t at = samples == x->size[i] ? s : (s * 7919 + 13) % x->size[i];
       const double h = 1e-4, old = x->ref[i][at];
