@@ -51,8 +51,9 @@ int encoder_create(encoder *m, const encoder_config *cfg, ice_err *e) {
   m->tensor = attn_calloc((size_t)m->n_tensors * sizeof *m->tensor);
   m->params = attn_calloc((size_t)m->n_params * sizeof *m->params);
   if (!m->tensor || !m->params) {
+    const long long n = m->n_params;
     encoder_destroy(m);
-    return ice_fail(e, ICE_INTERNAL, "out of memory for %lld parameters", (long long)m->n_params);
+    return ice_fail(e, ICE_INTERNAL, "out of memory for %lld parameters", n);
   }
   (void)network_tensors(cfg, m->tensor, &m->n_tensors);
   return ICE_OK;

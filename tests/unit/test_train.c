@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
 #include "kernels/methods/dense.h"
 #include "models/safetensors.h"
@@ -113,6 +114,7 @@ typedef struct plan {
   int resume, inputs;
   int64_t kill_at, stop_at; /* at the first report of this step or a later one; 0: never */
   int kill_after_ms;        /* from outside; 0: never */
+  uint64_t fail_at;         /* this allocation fails; 0: none */
 } plan;
 
 /* What a report saw, checked as it comes. */
@@ -141,9 +143,12 @@ static void child(const plan *p, const task_data *train, const task_data *dev, i
   ice_err e = {0};
   int stopped = 0;
   watch w = {.p = p, .sane = 1};
+  const size_t live = attn_alloc_counters().live_bytes;
+  attn_alloc_fail_at(p->fail_at);
   int rc = train_run(&p->cfg, train, dev, p->resume, &w.stop, &stopped, on_report, &w, &e);
+  w.sane &= attn_alloc_counters().live_bytes == live;
   (void)!write(pipe_end, e.text, strlen(e.text));
-  _exit(stopped ? STOPPED + rc : w.sane ? rc : INSANE);
+  _exit(!w.sane ? INSANE : stopped ? STOPPED + rc : rc);
 }
 
 /* Exit code of a run, KILLED, STOPPED + code when it obeyed a signal; its error text in text. */
@@ -660,6 +665,21 @@ static void test_run__out_cannot_be_written__refused_before_training(void **stat
   assert_non_null(strstr(text, "model.safetensors"));
 }
 
+static void test_run__every_allocation_fails_once__reported_and_returned(void **state) {
+  (void)state;
+  plan p = {.cfg = config(2)};
+  p.cfg.steps = 2, p.cfg.warmup = 1, p.cfg.threads = 2;
+  int rc = ICE_INTERNAL;
+  for (p.fail_at = 1; rc != ICE_OK; p.fail_at++) {
+    char text[1024];
+    rc = run(&p, text);
+    if (rc != ICE_OK && (rc != ICE_INTERNAL || !strstr(text, "out of memory")))
+      fail_msg("allocation %d: code %d, \"%s\"", (int)p.fail_at, rc, text);
+    assert_true(p.fail_at < 60);
+  }
+  assert_true(p.fail_at > 15);
+}
+
 int main(void) {
 #define TRAIN_TEST(f) cmocka_unit_test_teardown(f, clean_up)
   const struct CMUnitTest tests[] = {
@@ -677,6 +697,7 @@ int main(void) {
       TRAIN_TEST(test_resume__damaged_state__refused_and_kept),
       TRAIN_TEST(test_run__settings_out_of_range__usage_error),
       TRAIN_TEST(test_run__examples_that_do_not_fit__data_error_names_them),
+      TRAIN_TEST(test_run__every_allocation_fails_once__reported_and_returned),
       TRAIN_TEST(test_run__exploding_loss__stops_with_advice),
       TRAIN_TEST(test_run__out_cannot_be_written__refused_before_training),
   };
