@@ -265,7 +265,7 @@ static int load_file(const char *path, listops_layout layout, task_data *out, ic
   int rc = listops_parse(s.p, s.n, path, layout, out, e);
   if (!rc) {
     out->hash = s.hash;
-    (void)snprintf(out->origin, sizeof out->origin, "%s", path);
+    (void)snprintf(out->origin, sizeof out->origin, "%.*s", (int)sizeof out->origin - 1, path);
   }
   source_close(&s);
   return rc;
@@ -314,7 +314,8 @@ static int read_manifest(const char *dir, json_t **made, ice_err *e) {
 
 static int write_manifest(const char *dir, json_t *made, ice_err *e) {
   char path[4096];
-  (void)snprintf(path, sizeof path, "%s/" MANIFEST, dir);
+  const int length = snprintf(path, sizeof path, "%s/" MANIFEST, dir);
+  if (length < 0 || length >= (int)sizeof path) return ice_fail(e, ICE_USAGE, "--out: the path is too long");
   file_out o;
   ICE_TRY(file_out_open(&o, path, e));
   if (json_dumpf(made, o.stream, JSON_INDENT(2)) || fputc('\n', o.stream) == EOF) {
@@ -375,7 +376,8 @@ static int make_split(const task_make_options *opt, const char *dir, task_split 
   XXH3_state_t *hash = XXH3_createState();
   attn_rng rng;
   file_out o = {0};
-  (void)snprintf(path, sizeof path, "%s/basic_%s.tsv", dir, task_split_name(split));
+  const int length = snprintf(path, sizeof path, "%s/basic_%s.tsv", dir, task_split_name(split));
+  if (length < 0 || length >= (int)sizeof path) path[0] = 0; /* refused by file_out_open */
   int rc = text && t && hash ? file_out_open(&o, path, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc) goto done;
   attn_rng_seed(&rng, opt->seed, 0x6c6973746f7073u + (uint64_t)split); /* "listops" */
@@ -418,7 +420,8 @@ static int make(const task_make_options *opt, ice_err *e) {
   int n = snprintf(dir, sizeof dir, "%s/" FOLDER, opt->out);
   if (n < 0 || (size_t)n + 64 > sizeof dir) return ice_fail(e, ICE_USAGE, "folder name of %d bytes; at most 4000 are allowed", n);
   if (opt->examples < 0) return ice_fail(e, ICE_USAGE, "%" PRId64 " examples; allowed are 0 (official sizes) and up", opt->examples);
-  (void)snprintf(path, sizeof path, "%s/" MANIFEST, dir);
+  const int length = snprintf(path, sizeof path, "%s/" MANIFEST, dir);
+  if (length < 0 || length >= (int)sizeof path) return ice_fail(e, ICE_USAGE, "--out: the path is too long");
   if (find_folder(opt->out, dir, sizeof dir) && !file_is_regular(path))
     return ice_fail(e, ICE_USAGE, "%s: holds files that were not generated; choose another folder with --out", dir);
   (void)snprintf(dir, sizeof dir, "%s/" FOLDER, opt->out);
