@@ -1,0 +1,393 @@
+/* test_store.c - results in SQLite: whole or not at all, nothing lost, every fault one line with exit code 8. */
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+
+#include "harness/sql.h"
+#include "harness/store.h"
+
+static char folder[] = "/tmp/icebench-store-XXXXXX", path[256];
+
+static int setup(void **state) {
+  (void)state;
+  strcpy(folder + strlen(folder) - 6, "XXXXXX");
+  if (!mkdtemp(folder)) return 1;
+  (void)snprintf(path, sizeof path, "%s/sub/results.db", folder);
+  (void)setenv("ICEBENCH_ALLOW_DEBUG", "1", 1); /* these tests run in every build variant */
+  return 0;
+}
+static int teardown(void **state) {
+  (void)state;
+  char name[300];
+  static const char *const tail[] = {"", "-wal", "-shm", "-journal"};
+  for (size_t i = 0; i < 4; i++) {
+    (void)snprintf(name, sizeof name, "%s%s", path, tail[i]);
+    (void)unlink(name);
+  }
+  (void)snprintf(name, sizeof name, "%s/sub", folder);
+  (void)rmdir(name);
+  return rmdir(folder);
+}
+
+static store *open_ok(store_mode mode) {
+  store *s = NULL;
+  ice_err e = {0};
+  if (store_open(path, mode, &s, &e) != ICE_OK) fail_msg("%s", e.text);
+  return s;
+}
+
+static const store_metric metrics[] = {{"accuracy", 0.375, 0.35, 0.4},
+                                       {"attention_ns", 2000000, 1900000, 2100000},
+                                       {"speedup_vanilla", 3.0, 2.9, 3.1},
+                                       {"speedup_dense", 0.5, 0.4, 0.6},
+                                       {"mass", NAN, NAN, NAN}};
+static const store_sample samples[] = {{"dense", "attention", 0, 100}, {"dense", "attention", 1, 110}};
+static const store_prediction predictions[] = {{5, 3, 3}, {9, 1, 2}};
+
+static store_cell cell_of(const char *key, const char *method, const char *status) {
+  return (store_cell){.key = key, .experiment = "e", .task = "t", .model = "m", .method = method, .method_version = "1",
+                      .params = "{\"k\":8}", .seed = UINT64_MAX, .n = 1000, .heads = 2, .head_dim = 32, .layers = 2, .threads = 2,
+                      .isa = "avx2", .examples = 100, .status = status, .data_hash = "d", .model_hash = "h",
+                      .started_utc_ms = 1700000000000, .wall_ms = 1234, .metric = metrics, .n_metrics = 5, .sample = samples,
+                      .n_samples = 2, .prediction = predictions, .n_predictions = 2};
+}
+
+static char got[4096];
+static int take(void *ctx, int columns, char **names, char **values) {
+  (void)ctx, (void)names;
+  for (int i = 0; i < columns; i++) {
+    const size_t n = strlen(got);
+    (void)snprintf(got + n, sizeof got - n, "%s|", values[i] ? values[i] : "NULL");
+  }
+  return 0;
+}
+static const char *ask(store *s, const char *sql) {
+  ice_err e = {0};
+  got[0] = 0;
+  if (store_query(s, sql, NULL, 0, take, NULL, &e) != ICE_OK) fail_msg("%s", e.text);
+  return got;
+}
+
+/* --- what goes in comes out ----------------------------------------------------------------------------------------- */
+
+static void test_put__a_cell__reads_back_in_the_view(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("k1", "iceformer", "ok"), d = cell_of("k2", "dense", "ok");
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  const store_metric half[] = {{"accuracy", 0.75, NAN, NAN}};
+  d.metric = half, d.n_metrics = 1;
+  assert_int_equal(store_put(s, &d, 0, &e), ICE_OK);
+  assert_string_equal(ask(s, "SELECT accuracy, accuracy_lo, attention_ns, speedup_vanilla, mass, retention, seed, params, status, "
+                             "created_utc, examples FROM results WHERE method = 'iceformer'"),
+                      "0.375|0.35|2000000|3.0|NULL|0.5|18446744073709551615|{\"k\":8}|ok|2023-11-14T22:13:20Z|100|");
+  assert_string_equal(ask(s, "SELECT count(*), sum(ns) FROM sample WHERE cell_id = 1"), "2|210|");
+  assert_string_equal(ask(s, "SELECT count, hex(data) FROM prediction WHERE cell_id = 1"), "2|050000000300000003000000090000000100000002000000|");
+  store_close(s);
+  s = open_ok(STORE_READ);
+  assert_string_equal(ask(s, "SELECT count(*) FROM results"), "2|");
+  store_close(s);
+}
+
+static void test_view__contract__has_every_column(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  (void)ask(s, "SELECT experiment, task, model, method, params, seed, n, heads, head_dim, layers, causal, threads, isa, examples, partial, "
+               "accuracy, accuracy_lo, accuracy_hi, retention, attention_ns, build_ns, query_ns, model_ns, speedup_vanilla, "
+               "speedup_dense, l2_error, rel_l2_error, mass, recall, pairs, peak_bytes, status, git_commit, git_dirty, machine, blas, "
+               "created_utc FROM results");
+  store_close(s);
+}
+
+static void test_put__hostile_text__stays_text(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("'); DROP TABLE cell; --", "m\"'\\\n\xc3\xa9", "failed");
+  c.reason = "line\n'quoted' \"twice\" <b>&";
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  assert_string_equal(ask(s, "SELECT method, reason FROM results"), "m\"'\\\n\xc3\xa9|line\n'quoted' \"twice\" <b>&|");
+  store_close(s);
+}
+
+/* --- replacing ------------------------------------------------------------------------------------------------------ */
+
+static void test_put__same_key__failed_is_replaced_and_remembered(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  int finished;
+  store_cell c = cell_of("k", "iceformer", "timeout");
+  c.reason = "600 s";
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  assert_int_equal(store_has(s, "k", 0, &finished, &e), ICE_OK);
+  assert_int_equal(finished, 0);
+  assert_int_equal(store_has(s, "k", 1, &finished, &e), ICE_OK);
+  assert_int_equal(finished, 1);
+  c.status = "ok", c.reason = NULL;
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  assert_string_equal(ask(s, "SELECT status, attempt FROM results"), "ok|2|");
+  assert_string_equal(ask(s, "SELECT key, attempt, status, reason, json_extract(row, '$.metrics.accuracy[0]'), "
+                             "json_array_length(row, '$.samples') FROM history"),
+                      "k|1|timeout|600 s|0.375|2|");
+  assert_string_equal(ask(s, "SELECT count(*) FROM metric"), "4|"); /* not those of the old row */
+  store_close(s);
+}
+
+static void test_put__finished_key__only_by_force(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("k", "iceformer", "ok");
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_INTERNAL);
+  assert_int_equal(store_put(s, &c, 1, &e), ICE_OK);
+  assert_string_equal(ask(s, "SELECT attempt FROM results"), "2|");
+  assert_string_equal(ask(s, "SELECT count(*) FROM history"), "1|");
+  store_close(s);
+}
+
+static void test_expected_ms__median_of_finished(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  char key[8];
+  const int64_t wall[] = {100, 900, 300};
+  assert_true(isnan(store_expected_ms(s, "t", "m", "dense")));
+  for (int i = 0; i < 3; i++) {
+    (void)snprintf(key, sizeof key, "k%d", i);
+    store_cell c = cell_of(key, "dense", "ok");
+    c.wall_ms = wall[i];
+    assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  }
+  assert_true(store_expected_ms(s, "t", "m", "dense") == 300.0);
+  store_close(s);
+}
+
+/* --- kills, readers, limits ------------------------------------------------------------------------------------------ */
+
+static void test_kill__in_the_middle_of_writing__nothing_half(void **state) {
+  (void)state;
+  store_close(open_ok(STORE_WRITE));
+  int written = 0;
+  for (int round = 0; round < 12; round++) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      store *s = NULL;
+      ice_err e = {0};
+      if (store_open(path, STORE_WRITE, &s, &e) != ICE_OK) _exit(1);
+      for (int i = 0; i < 100000; i++) {
+        char key[64];
+        (void)snprintf(key, sizeof key, "round %d cell %d", round, i);
+        store_cell c = cell_of(key, "dense", "ok");
+        if (store_put(s, &c, 0, &e) != ICE_OK) _exit(2);
+      }
+      _exit(0);
+    }
+    const struct timespec pause = {.tv_nsec = 3000000L + 4000000L * round};
+    (void)nanosleep(&pause, NULL);
+    (void)kill(pid, SIGKILL);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status)); /* it had not failed before */
+    store *s = open_ok(STORE_WRITE);
+    assert_string_equal(ask(s, "PRAGMA integrity_check"), "ok|");
+    assert_string_equal(ask(s, "SELECT count(*) FROM cell c WHERE (SELECT count(*) FROM metric WHERE cell_id = c.id) <> 4 OR "
+                               "(SELECT count(*) FROM sample WHERE cell_id = c.id) <> 2 OR "
+                               "(SELECT count(*) FROM prediction WHERE cell_id = c.id) <> 1"), "0|");
+    written = atoi(ask(s, "SELECT count(*) FROM cell"));
+    store_close(s);
+  }
+  assert_true(written > 0);
+}
+
+static void test_reader__while_a_writer_writes__sees_whole_cells(void **state) {
+  (void)state;
+  store *w = open_ok(STORE_WRITE), *r = open_ok(STORE_READ);
+  ice_err e = {0};
+  store_cell c = cell_of("k1", "dense", "ok");
+  assert_int_equal(store_put(w, &c, 0, &e), ICE_OK);
+  assert_string_equal(ask(r, "SELECT count(*) FROM results"), "1|");
+  store_close(r);
+  store_close(w);
+}
+
+static void test_disk_full__cell_is_refused_whole(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("k1", "dense", "ok");
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  store_close(s);
+  const pid_t pid = fork(); /* a limit on file sizes stands for a full disk */
+  if (pid == 0) {
+    struct stat st;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    if (stat(path, &st) != 0 || store_open(path, STORE_WRITE, &s, &e) != ICE_OK) _exit(1);
+    const struct rlimit limit = {.rlim_cur = 64 << 10, .rlim_max = 64 << 10};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(2);
+    static store_prediction many[100000];
+    c.key = "k2", c.prediction = many, c.n_predictions = 100000;
+    const int rc = store_put(s, &c, 0, &e);
+    _exit(rc == ICE_DB && strstr(e.text, "disk full") ? 42 : 3);
+  }
+  int status;
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_int_equal(WEXITSTATUS(status), 42);
+  s = open_ok(STORE_WRITE);
+  assert_string_equal(ask(s, "PRAGMA integrity_check"), "ok|");
+  assert_string_equal(ask(s, "SELECT count(*) FROM cell"), "1|");
+  store_close(s);
+}
+
+/* --- bad databases: exit code 8, one line, the next step -------------------------------------------------------------- */
+
+static void refused(store_mode mode, const char *word) {
+  store *s = NULL;
+  ice_err e = {0};
+  const int rc = store_open(path, mode, &s, &e);
+  if (rc == ICE_OK) store_close(s);
+  assert_int_equal(rc, ICE_DB);
+  if (!strstr(e.text, word)) fail_msg("'%s' does not say '%s'", e.text, word);
+  assert_null(strchr(e.text, '\n'));
+}
+
+static void write_file(const char *text, size_t n) {
+  char dir[300];
+  (void)snprintf(dir, sizeof dir, "%s/sub", folder);
+  (void)mkdir(dir, 0700);
+  FILE *f = fopen(path, "wb");
+  assert_non_null(f);
+  assert_int_equal(fwrite(text, 1, n, f), n);
+  assert_int_equal(fclose(f), 0);
+}
+
+static void test_open__absent__says_how_to_make_one(void **state) {
+  (void)state;
+  char dir[300];
+  refused(STORE_READ, "icebench run makes");
+  (void)snprintf(dir, sizeof dir, "%s/sub", folder);
+  (void)mkdir(dir, 0700);
+}
+
+static void test_open__no_database__refused(void **state) {
+  (void)state;
+  char text[2000];
+  memset(text, 'x', sizeof text);
+  write_file(text, sizeof text);
+  refused(STORE_READ, "no SQLite database");
+  refused(STORE_WRITE, "no SQLite database");
+}
+
+static void test_open__truncated__refused_not_emptied(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("k1", "dense", "ok");
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  store_close(s);
+  assert_int_equal(truncate(path, 5000), 0);
+  refused(STORE_READ, "damaged");
+  refused(STORE_WRITE, "damaged");
+  assert_int_equal(truncate(path, 50), 0);
+  refused(STORE_WRITE, "cut short");
+}
+
+static void test_open__newer_schema__refused(void **state) {
+  (void)state;
+  store_close(open_ok(STORE_WRITE));
+  sqlite3 *db;
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 999", NULL, NULL, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+  refused(STORE_READ, "newer");
+  refused(STORE_WRITE, "newer");
+}
+
+static void test_open__fifo_or_folder__refused_at_once(void **state) {
+  (void)state;
+  char dir[300];
+  (void)snprintf(dir, sizeof dir, "%s/sub", folder);
+  (void)mkdir(dir, 0700);
+  assert_int_equal(mkfifo(path, 0600), 0);
+  refused(STORE_READ, "not a regular file");
+  refused(STORE_WRITE, "not a regular file");
+}
+
+static void test_open__empty_database_of_another__holds_no_results(void **state) {
+  (void)state;
+  char dir[300];
+  sqlite3 *db;
+  (void)snprintf(dir, sizeof dir, "%s/sub", folder);
+  (void)mkdir(dir, 0700);
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db, "CREATE TABLE x (y)", NULL, NULL, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+  refused(STORE_READ, "no icebench results");
+}
+
+static void test_query__that_writes__refused(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  assert_int_equal(store_query(s, "DELETE FROM cell", NULL, 0, take, NULL, &e), ICE_USAGE);
+  store_close(s);
+}
+
+/* --- debug builds ---------------------------------------------------------------------------------------------------- */
+
+static void test_times__of_debug_builds__are_left_out_unless_allowed(void **state) {
+  (void)state;
+  ice_err e = {0};
+  (void)unsetenv("ICEBENCH_ALLOW_DEBUG");
+  store *s = open_ok(STORE_WRITE);
+  store_cell c = cell_of("k1", "dense", "ok");
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+#ifdef NDEBUG
+  assert_string_equal(ask(s, "SELECT attention_ns, label FROM results"), "2000000|NULL|");
+#else
+  assert_non_null(strstr(ask(s, "SELECT attention_ns, speedup_dense, accuracy, label FROM results"), "NULL|NULL|0.375|"));
+  assert_non_null(strstr(got, "no times"));
+  assert_string_equal(ask(s, "SELECT count(*) FROM sample"), "0|");
+#endif
+  store_close(s);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(test_put__a_cell__reads_back_in_the_view),
+      TEST(test_view__contract__has_every_column),
+      TEST(test_put__hostile_text__stays_text),
+      TEST(test_put__same_key__failed_is_replaced_and_remembered),
+      TEST(test_put__finished_key__only_by_force),
+      TEST(test_expected_ms__median_of_finished),
+      TEST(test_kill__in_the_middle_of_writing__nothing_half),
+      TEST(test_reader__while_a_writer_writes__sees_whole_cells),
+      TEST(test_disk_full__cell_is_refused_whole),
+      TEST(test_open__absent__says_how_to_make_one),
+      TEST(test_open__no_database__refused),
+      TEST(test_open__truncated__refused_not_emptied),
+      TEST(test_open__newer_schema__refused),
+      TEST(test_open__fifo_or_folder__refused_at_once),
+      TEST(test_open__empty_database_of_another__holds_no_results),
+      TEST(test_query__that_writes__refused),
+      TEST(test_times__of_debug_builds__are_left_out_unless_allowed),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
