@@ -28,7 +28,7 @@ static void catch_signals(void) {
 
 /* What the file says, with the recipe's defaults. Strings live in the document. */
 typedef struct recipe {
-  const char *name, *task, *method, *out;
+  const char *name, *task, *method, *out, *init;
   int64_t seed, batch, steps, warmup, eval_every, save_every, threads;
   double lr, dropout;
 } recipe;
@@ -41,6 +41,7 @@ static int read_recipe(yaml_doc *doc, recipe *r, ice_err *e) {
   ICE_TRY(yaml_get_string(top, "task", 1, &r->task, e));
   ICE_TRY(yaml_get_string(top, "out", 1, &r->out, e));
   ICE_TRY(yaml_get_string(top, "method", 0, &r->method, e));
+  ICE_TRY(yaml_get_string(top, "init", 0, &r->init, e));
   ICE_TRY(yaml_get_int(top, "seed", 0, INT64_MAX, &r->seed, e));
   ICE_TRY(yaml_get_int(top, "batch", 1, 1024, &r->batch, e));
   ICE_TRY(yaml_get_int(top, "steps", 2, 100000000, &r->steps, e));
@@ -75,15 +76,16 @@ static int describe(const recipe *r, const attn_method *method, const char *para
                     const task_data *dev, char *out, size_t size, ice_err *e) {
   int n = snprintf(out, size,
                    "task %s, train %016llx, dev %016llx, method %s %s %s, seed %lld, batch %lld, steps %lld, warmup %lld, "
-                   "lr %.17g, dropout %.17g, eval every %lld",
+                   "lr %.17g, dropout %.17g, eval every %lld, init %s",
                    r->task, (unsigned long long)train->hash, (unsigned long long)dev->hash, method->name,
                    method->version, params, (long long)r->seed, (long long)r->batch, (long long)r->steps,
-                   (long long)r->warmup, r->lr, r->dropout, (long long)r->eval_every);
+                   (long long)r->warmup, r->lr, r->dropout, (long long)r->eval_every,
+                   r->init ? r->init : "random");
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "task and method names are too long");
 }
 
 static int train_loaded(const cli_common *common, const recipe *r, int resume, const task *t, const attn_method *method,
-                        const task_data *train, const task_data *dev, ice_err *e) {
+                        const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
   void *params = attn_calloc(method->params_size);
   char *json = NULL, text[2048], seed[32];
   if (!params) return ice_fail(e, ICE_INTERNAL, "out of memory");
@@ -97,6 +99,7 @@ static int train_loaded(const cli_common *common, const recipe *r, int resume, c
                               .method = method,
                               .params = params,
                               .seed = (uint64_t)r->seed,
+                              .init = init->params,
                               .batch = (int)r->batch,
                               .threads = (int)r->threads,
                               .steps = r->steps,
@@ -122,6 +125,16 @@ static int train_loaded(const cli_common *common, const recipe *r, int resume, c
   return rc;
 }
 
+/* The weights of r->init, if there are any; they must have the shape of the task's model. */
+static int load_init(const recipe *r, const task *t, encoder *init, ice_err *e) {
+  if (!r->init) return ICE_OK;
+  ICE_TRY(encoder_load(init, r->init, e));
+  const encoder_config want = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
+  if (memcmp(&init->cfg, &want, sizeof want) == 0) return ICE_OK;
+  encoder_destroy(init);
+  return ice_fail(e, ICE_USAGE, "init: %s has another shape than the model of %s", r->init, t->name);
+}
+
 static int train_recipe(const cli_common *common, const recipe *r, int resume, ice_err *e) {
   const task *t = task_find(r->task, e);
   const attn_method *method = t ? registry_find(r->method, e) : NULL;
@@ -130,7 +143,10 @@ static int train_recipe(const cli_common *common, const recipe *r, int resume, i
   ICE_TRY(task_load(t, TASK_TRAIN, &train, e));
   int rc = task_load(t, TASK_DEV, &dev, e);
   if (rc == ICE_OK) {
-    rc = train_loaded(common, r, resume, t, method, &train, &dev, e);
+    encoder init = {0};
+    rc = load_init(r, t, &init, e);
+    if (rc == ICE_OK) rc = train_loaded(common, r, resume, t, method, &init, &train, &dev, e);
+    encoder_destroy(&init);
     task_data_free(&dev);
   }
   task_data_free(&train);
@@ -166,6 +182,7 @@ const cli_verb cli_verb_train = {
             "keys of FILE (defaults):\n"
             "  name, task, out            needed: a name, a task of `icebench list tasks`, the checkpoint to write\n"
             "  method (dense)             an attention that can be trained\n"
+            "  init                       a checkpoint of the same shape to start from; random weights if absent\n"
             "  seed (1)  batch (32)  steps (5000)  warmup (1000)  lr (1e-4, the peak)  dropout (0.1)\n"
             "  eval_every, save_every (100)   steps between evaluations on the dev split, and between states\n"
             "  threads (all cores)\n"

@@ -322,7 +322,10 @@ static int begin(trainer *t, int resume, ice_err *e) {
   ICE_TRY(name_files(t, e));
   ICE_TRY(encoder_create(&t->model, &t->cfg->model, e));
   ICE_TRY(allocate(t, e));
-  encoder_init(&t->model, t->cfg->seed);
+  if (t->cfg->init)
+    memcpy(t->model.params, t->cfg->init, (size_t)t->model.n_params * sizeof(float));
+  else
+    encoder_init(&t->model, t->cfg->seed);
   t->state.best_accuracy = -1.0;
   int found = 0;
   if (resume) ICE_TRY(train_state_read(t->state_path, t->cfg->description, &t->state, &found, e));

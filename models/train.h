@@ -18,6 +18,7 @@ typedef struct train_config {
   const attn_method *method; /* must have a training part */
   const void *params;
   uint64_t seed;
+  const float *init;         /* weights to start from, of the model's layout; NULL: random ones by seed */
   int batch, threads;      /* 1..1024 sequences, 1..256 threads                   */
   int64_t steps, warmup;   /* warmup < steps                                       */
   double lr, dropout;      /* peak learning rate; probability of all dropouts      */
