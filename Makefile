@@ -9,14 +9,14 @@ V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wundef
-CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE $(shell pkg-config --cflags openblas sqlite3 libcyaml jansson libarchive cmocka 2>/dev/null)
+CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE $(shell pkg-config --cflags openblas sqlite3 yaml-0.1 jansson cmocka 2>/dev/null)
 CFLAGS_release := -O3 -g -DNDEBUG
 CFLAGS_debug   := -O1 -g3
 CFLAGS_asan    := -O1 -g3 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DICE_SANITIZED
 CFLAGS_tsan    := -O1 -g3 -fsanitize=thread -DICE_SANITIZED
 CFLAGS_fuzz    := -O1 -g3 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -DICE_SANITIZED
 CFLAGS   := -std=c17 $(WARN) -ffp-contract=off -fopenmp $(CFLAGS_$(VARIANT)) $(EXTRA_CFLAGS)
-LDLIBS   := $(shell pkg-config --libs openblas sqlite3 libcyaml jansson libarchive 2>/dev/null) -lyaml -lz -lm
+LDLIBS   := $(shell pkg-config --libs openblas sqlite3 yaml-0.1 jansson 2>/dev/null) -lz -lm
 CMOCKA   := -lcmocka
 
 LIBSRC  := $(filter-out harness/main.c,$(wildcard kernels/*.c kernels/*/*.c baselines/*.c models/*.c datasets/*.c harness/*.c harness/*/*.c))
@@ -28,7 +28,7 @@ FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
-.PHONY: all deps test check-tests quickstart install uninstall bench asan tsan fuzz golden format lint clean help FORCE
+.PHONY: all deps test check-tests quickstart install uninstall asan tsan fuzz format clean help FORCE
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -87,6 +87,43 @@ test: deps ## install what is missing, build, run every test
 
 check-tests: $(B)/icebench $(TESTBIN) $(REPLAY) ## run the tests without looking for packages (TEST=name filters)
 	@B=$(B) tests/run.sh $(TEST)
+
+QUICK_DATA ?= datasets/data
+QUICK_DB   := results/quickstart.db
+quickstart: deps ## install what is missing, build, run the ListOps experiment; table and charts
+	@$(MAKE) --no-print-directory all
+	@test -n "$(ICEBENCH_DATA_DIR)" || test -e $(QUICK_DATA)/lra/listops-1000/basic_test.tsv || \
+	  $(B)/icebench data make lra/listops --seed 7 --examples 2000 --out $(QUICK_DATA)
+	@$(B)/icebench run configs/quickstart.yaml --db $(QUICK_DB)
+	@$(B)/icebench report --experiment quickstart --db $(QUICK_DB)
+	@$(B)/icebench plot --experiment quickstart --db $(QUICK_DB) --out plots/out
+	@echo "rows: $(QUICK_DB), view results; charts: plots/out/; again, or with other settings: icebench run --help"
+
+SHARE := $(DESTDIR)$(PREFIX)/share/icebench
+install: all ## install program, manual page, experiments and checkpoints (PREFIX=/usr/local)
+	install -D -m 755 $(B)/icebench $(DESTDIR)$(PREFIX)/bin/icebench
+	install -D -m 644 harness/icebench.1 $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1
+	@for f in $$(find configs plots models/checkpoints results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
+	  install -D -m 644 $$f $(SHARE)/$$f || exit 1; done
+
+uninstall: ## remove what install put there
+	rm -rf $(DESTDIR)$(PREFIX)/bin/icebench $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1 $(SHARE)
+
+asan: ## tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory VARIANT=asan check-tests
+
+tsan: ## tests under ThreadSanitizer (clang-14 with its OpenMP library and tool: clang-14, libomp-14-dev)
+	@OMP_TOOL_LIBRARIES=$(wildcard /usr/lib/llvm-14/lib/libarcher.so) TSAN_OPTIONS=ignore_noninstrumented_modules=1 \
+	  $(MAKE) --no-print-directory VARIANT=tsan CC=clang-14 check-tests
+
+FUZZ_SECONDS ?= 60
+fuzz: ## every fuzz target for FUZZ_SECONDS (clang-14); new inputs go to build/fuzz/found
+	@$(MAKE) --no-print-directory VARIANT=fuzz CC=clang-14 $(FUZZSRC:%.c=build/fuzz/%.fuzzer)
+	@for f in $(basename $(notdir $(FUZZSRC))); do mkdir -p build/fuzz/found/$$f; \
+	  build/fuzz/tests/fuzz/$$f.fuzzer -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 build/fuzz/found/$$f tests/fuzz/corpus/$$f || exit 1; done
+
+format: ## lay out the sources with clang-format
+	clang-format -i $$(git ls-files '*.c' '*.h')
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_.-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
