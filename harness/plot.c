@@ -78,8 +78,7 @@ static void write_quoted(FILE *f, const char *text) {
   (void)fputc('"', f);
 }
 
-static int write_script(const char *path, const char *stem, const plot_options *o, int terminal, const char *figure,
-                        const char *series, const char *body, ice_err *e) {
+static int write_script(const char *path, const char *stem, const plot_options *o, int terminal, const char *series, const char *body, ice_err *e) {
   const machine_facts *m = machine_get();
   file_out out;
   char text[512];
@@ -91,9 +90,8 @@ static int write_script(const char *path, const char *stem, const plot_options *
   (void)snprintf(text, sizeof text, "%s.dat", stem);
   (void)fputs("\nDATA = ", f);
   write_quoted(f, text);
-  (void)snprintf(text, sizeof text, "%s: %s", o->experiment, figure);
   (void)fputs("\nTITLE = ", f);
-  write_quoted(f, text);
+  write_quoted(f, o->experiment);
   (void)snprintf(text, sizeof text, "%s, %d cores, %s; %s", m->cpu, m->cores, m->isa, m->blas);
   (void)fputs("\nFOOTER = ", f);
   write_quoted(f, text);
@@ -103,7 +101,7 @@ static int write_script(const char *path, const char *stem, const plot_options *
   for (int i = 0; registry_methods[i]; i++) (void)fprintf(f, "m eq \"%s\" ? \"%s\" : ", registry_methods[i]->name, palette[i % COLORS]);
   (void)fputs("\"#444444\"\n"
               "set datafile separator tab\nset datafile columnheaders\nset datafile missing \"NaN\"\n"
-              "set title TITLE noenhanced font ',15'\n"
+              "set title TITLE noenhanced\n"
               "set label 99 FOOTER noenhanced at screen 0.01, screen 0.015 font ',8' textcolor rgb '#777777'\n"
               "set bmargin 5\nset border 3\nset tics nomirror\n\n",
               f);
@@ -182,7 +180,7 @@ static int draw_one(store *s, const plot_options *o, int terminal, const char *f
   if (rc == ICE_OK) rc = read_text(folder, figure, ".gp", &body, e);
   if (rc == ICE_OK) rc = write_data(s, sql, o->experiment, data, &t, e);
   if (rc == ICE_OK && t.rows > 0) {
-    rc = write_script(script, stem, o, terminal, figure, t.series, body, e);
+    rc = write_script(script, stem, o, terminal, t.series, body, e);
     if (rc == ICE_OK) rc = run_gnuplot(o->out, file, e);
     if (rc == ICE_OK) {
       (*drawn)++;
