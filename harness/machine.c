@@ -29,6 +29,23 @@ static void proc_value(const char *path, const char *key, char *out, size_t size
   if (f) (void)fclose(f);
 }
 
+/* Data caches as the C library knows them; it answers 0 or -1 where the processor does not tell. */
+static void read_caches(char *out, size_t size, uint64_t *hash) {
+  static const struct {
+    int name;
+    const char *text;
+  } level[] = {{_SC_LEVEL1_DCACHE_SIZE, "L1d"}, {_SC_LEVEL2_CACHE_SIZE, "L2"}, {_SC_LEVEL3_CACHE_SIZE, "L3"}};
+  size_t n = 0;
+  copy(out, size, "unknown");
+  for (size_t i = 0; i < sizeof level / sizeof *level; i++) {
+    const long bytes = sysconf(level[i].name), kib = bytes / 1024;
+    *hash = attn_hash(*hash, (uint64_t)bytes, i);
+    if (kib <= 0 || n >= size) continue;
+    const int mib = kib % 1024 == 0;
+    n += (size_t)snprintf(out + n, size - n, "%s%s %ld %s", n ? ", " : "", level[i].text, mib ? kib / 1024 : kib, mib ? "MiB" : "KiB");
+  }
+}
+
 static void read_facts(machine_facts *m) {
   struct utsname u;
   proc_value("/proc/cpuinfo", "model name", m->cpu, sizeof m->cpu);
@@ -44,8 +61,8 @@ static void read_facts(machine_facts *m) {
   m->git_dirty = ICE_GIT_DIRTY;
   copy(m->version, sizeof m->version, ICE_VERSION);
   copy(m->variant, sizeof m->variant, ICE_VARIANT);
-  uint64_t hash = attn_hash((uint64_t)m->cores, (uint64_t)(m->memory_bytes >> 28), (uint64_t)sysconf(_SC_LEVEL2_CACHE_SIZE));
-  hash = attn_hash(hash, (uint64_t)sysconf(_SC_LEVEL1_DCACHE_SIZE), (uint64_t)sysconf(_SC_LEVEL3_CACHE_SIZE));
+  uint64_t hash = attn_hash((uint64_t)m->cores, (uint64_t)(m->memory_bytes >> 28), 0);
+  read_caches(m->caches, sizeof m->caches, &hash);
   for (const char *c = m->cpu; *c; c++) hash = attn_hash(hash, (uint64_t)(unsigned char)*c, 0);
   (void)snprintf(m->id, sizeof m->id, "%016llx", (unsigned long long)hash);
 }

@@ -5,6 +5,7 @@
 typedef struct machine_facts {
   char id[17];       /* hash of host-independent facts: cpu, cores, caches, memory */
   char cpu[128], os[128];
+  char caches[96]; /* "L1d 32 KiB, L2 1 MiB, L3 32 MiB", of one core; "unknown" */
   int cores;
   long long memory_bytes;
   char blas[256];    /* OpenBLAS build string and the kernel in use */

@@ -1,8 +1,9 @@
 /* store.c - see store.h.
  *
  * Journal  Write-ahead log while open for writing: a reader (report) never waits for the writer (run), and a kill at any
- *          moment leaves the last transaction whole or absent. synchronous = FULL, since a cell costs minutes and a sync
- *          milliseconds. The last writer to close turns the file back into a plain one, readable in read-only folders.
+ *          moment leaves the last transaction whole or absent. synchronous = FULL and a checkpoint after every transaction,
+ *          since a cell costs minutes and a sync milliseconds: even after a kill the file alone holds all but the last cell.
+ *          The last writer to close turns the file back into a plain one, readable in read-only folders.
  * Timings  A build with assertions or sanitizers measures itself, so such builds store no times unless
  *          ICEBENCH_ALLOW_DEBUG=1; the row's label says what was left out. */
 #include "harness/store.h"
@@ -21,6 +22,8 @@
 #include "harness/sql.h"
 #include "kernels/core/fileio.h"
 
+int store_patience_ms = 10000;
+
 struct store {
   sqlite3 *db;
   char *path;
@@ -34,11 +37,11 @@ static int db_fail(const store *s, const char *doing, ice_err *e) {
   const char *why = sqlite3_errmsg(s->db), *next;
   switch (code) {
   case SQLITE_BUSY:
-  case SQLITE_LOCKED: next = "another process holds it; wait for it to finish, or use another --db"; break;
+  case SQLITE_LOCKED: next = "another process holds it; wait for it to finish, or name another --db"; break;
   case SQLITE_CORRUPT: next = "it is damaged; restore a copy, or salvage it with sqlite3 FILE .recover"; break;
   case SQLITE_NOTADB: next = "it is no SQLite database; name another --db"; break;
   case SQLITE_FULL:
-  case SQLITE_IOERR: next = "is the disk full? nothing was stored of this cell"; break;
+  case SQLITE_IOERR: next = "is the disk full? what was stored before is safe; make room and try again"; break;
   case SQLITE_READONLY:
   case SQLITE_CANTOPEN:
   case SQLITE_PERM: next = "check that file and folder are readable and writable"; break;
@@ -89,11 +92,24 @@ static void finish(statement *t) { (void)sqlite3_finalize(t->st); }
 
 /* --- open and migrate ---------------------------------------------------------------------------------------------- */
 
-static int schema_version(store *s, int *version, ice_err *e) {
+static int note_damage(void *ctx, int columns, char **values, char **names) {
+  (void)columns, (void)names;
+  if (strcmp(values[0], "ok")) (void)snprintf(ctx, 128, "%s", values[0]);
+  return 0;
+}
+static int check_intact(store *s, ice_err *e) {
+  char damage[128] = "";
+  if (sqlite3_exec(s->db, "PRAGMA quick_check(1)", note_damage, damage, NULL) != SQLITE_OK) return db_fail(s, "checking", e);
+  if (!*damage) return ICE_OK;
+  return ice_fail(e, ICE_DB, "%s: it is damaged: %s (restore a copy, or salvage it with sqlite3 FILE .recover)", s->path, damage);
+}
+
+/* First number of the first row. */
+static int ask_number(store *s, const char *sql, int64_t *out, ice_err *e) {
   statement t;
-  ICE_TRY(prepare(s, &t, "PRAGMA user_version", e));
-  const int rc = sqlite3_step(t.st) == SQLITE_ROW ? ICE_OK : db_fail(s, "reading the schema version", e);
-  if (rc == ICE_OK) *version = sqlite3_column_int(t.st, 0);
+  ICE_TRY(prepare(s, &t, sql, e));
+  const int rc = sqlite3_step(t.st) == SQLITE_ROW ? ICE_OK : db_fail(s, "reading", e);
+  if (rc == ICE_OK) *out = sqlite3_column_int64(t.st, 0);
   finish(&t);
   return rc;
 }
@@ -105,10 +121,10 @@ static int newest_schema(void) {
 }
 
 static int migrate(store *s, ice_err *e) {
-  int have = 0;
+  int64_t have = 0;
   ICE_TRY(execute(s, "BEGIN IMMEDIATE", "locking", e)); /* two writers that start together migrate one after the other */
-  int rc = schema_version(s, &have, e);
-  for (int v = have; rc == ICE_OK && v < newest_schema(); v++) {
+  int rc = ask_number(s, "PRAGMA user_version", &have, e);
+  for (int v = (int)have; rc == ICE_OK && v < newest_schema(); v++) {
     char pragma[64];
     (void)snprintf(pragma, sizeof pragma, "PRAGMA user_version = %d", v + 1);
     rc = execute(s, store_migrations[v], "migrating", e);
@@ -119,17 +135,25 @@ static int migrate(store *s, ice_err *e) {
   return rc;
 }
 
-static int check_version(store *s, store_mode mode, ice_err *e) {
-  int have = 0;
-  ICE_TRY(schema_version(s, &have, e));
+/* Is it ours, of a schema we know, and (before we add to it) intact? An empty file may become ours. */
+static int check_schema(store *s, store_mode mode, ice_err *e) {
+  enum { APPLICATION = 0x49434542 }; /* "ICEB", as 0001_init.sql sets it */
+  int64_t application = 0, have = 0, objects = 0;
+  ICE_TRY(ask_number(s, "PRAGMA application_id", &application, e));
+  ICE_TRY(ask_number(s, "PRAGMA user_version", &have, e));
+  ICE_TRY(ask_number(s, "SELECT count(*) FROM sqlite_schema", &objects, e));
+  if (application != APPLICATION && (mode == STORE_READ || objects > 0))
+    return ice_fail(e, ICE_DB, "%s: holds no icebench results; name another --db, icebench run makes one", s->path);
   if (have > newest_schema())
-    return ice_fail(e, ICE_DB, "%s: schema %d is newer than this program knows (%d); use a newer icebench", s->path, have,
-                    newest_schema());
-  if (mode == STORE_WRITE && have < newest_schema()) return migrate(s, e);
-  if (have == 0) return ice_fail(e, ICE_DB, "%s: holds no icebench results; icebench run makes them", s->path);
+    return ice_fail(e, ICE_DB, "%s: schema %lld is newer than this program knows (%d); use a newer icebench", s->path,
+                    (long long)have, newest_schema());
+  if (mode == STORE_WRITE) {
+    ICE_TRY(check_intact(s, e));
+    return have < newest_schema() ? migrate(s, e) : ICE_OK;
+  }
   if (have < newest_schema())
-    return ice_fail(e, ICE_DB, "%s: schema %d is older than this program's (%d); icebench run brings it up to date", s->path, have,
-                    newest_schema());
+    return ice_fail(e, ICE_DB, "%s: schema %lld is older than this program's (%d); icebench run brings it up to date", s->path,
+                    (long long)have, newest_schema());
   return ICE_OK;
 }
 
@@ -152,16 +176,17 @@ static int connect_to(store *s, store_mode mode, ice_err *e) {
   if (there && st.st_size > 0 && st.st_size < 512) return ice_fail(e, ICE_DB, "%s: cut short at %lld bytes; restore a copy", s->path, (long long)st.st_size);
   const int flags = mode == STORE_READ ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
   if (sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_EXRESCODE, NULL) != SQLITE_OK) return db_fail(s, "opening", e);
-  (void)sqlite3_busy_timeout(s->db, 10000);
+  (void)sqlite3_busy_timeout(s->db, store_patience_ms);
   (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
   (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
   ICE_TRY(execute(s, "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL", "opening", e));
-  if (mode == STORE_WRITE) ICE_TRY(execute(s, "PRAGMA journal_mode = WAL", "opening", e));
-  return ICE_OK;
+  return mode == STORE_WRITE ? execute(s, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 1", "opening", e) : ICE_OK;
 }
 
 int store_open(const char *path, store_mode mode, store **out, ice_err *e) {
   *out = NULL;
+  if (!*path || *path == ':') /* names that SQLite takes for a database in memory, gone at the end */
+    return ice_fail(e, ICE_USAGE, "--db = '%s': not the name of a file", path);
   if (mode == STORE_WRITE) ICE_TRY(make_folder_of(path, e));
   store *s = calloc(1, sizeof *s);
   if (!s || !(s->path = strdup(path))) {
@@ -169,7 +194,7 @@ int store_open(const char *path, store_mode mode, store **out, ice_err *e) {
     return ice_fail(e, ICE_INTERNAL, "out of memory");
   }
   int rc = connect_to(s, mode, e);
-  if (rc == ICE_OK) rc = check_version(s, mode, e);
+  if (rc == ICE_OK) rc = check_schema(s, mode, e);
   s->writes = rc == ICE_OK && mode == STORE_WRITE;
   if (rc == ICE_OK) *out = s;
   else store_close(s);
@@ -243,12 +268,13 @@ double store_expected_ms(store *s, const char *task, const char *model, const ch
 
 static int put_machine(store *s, const machine_facts *m, ice_err *e) {
   statement t;
-  ICE_TRY(prepare(s, &t, "INSERT OR IGNORE INTO machine VALUES (?1, ?2, ?3, ?4, ?5)", e));
+  ICE_TRY(prepare(s, &t, "INSERT OR IGNORE INTO machine VALUES (?1, ?2, ?3, ?4, ?5, ?6)", e));
   bind_text(&t, m->id);
   bind_text(&t, m->cpu);
-  bind_text(&t, m->os);
+  bind_text(&t, m->caches);
   bind_int(&t, m->cores);
   bind_int(&t, m->memory_bytes);
+  bind_text(&t, m->os);
   const int rc = step_done(&t, "storing the machine", e);
   finish(&t);
   return rc;
@@ -288,36 +314,24 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Moves an older row of this key into history and tells the number of the new attempt. */
+/* Marks an older row of this key as replaced and tells the number of the new attempt. */
 static int retire(store *s, const store_cell *c, int force, int64_t *attempt, ice_err *e) {
   statement t;
   int finished;
-  *attempt = 1;
   ICE_TRY(store_has(s, c->key, 0, &finished, e));
   if (finished && !force) return ice_fail(e, ICE_INTERNAL, "%s: cell %s is already finished", s->path, c->key);
-  ICE_TRY(prepare(s, &t, "SELECT attempt + 1 FROM cell WHERE key = ?1", e));
+  ICE_TRY(prepare(s, &t, "SELECT coalesce(max(attempt), 0) + 1 FROM attempt WHERE key = ?1", e));
   bind_text(&t, c->key);
-  const int there = sqlite3_step(t.st) == SQLITE_ROW;
-  if (there) *attempt = sqlite3_column_int64(t.st, 0);
+  int rc = sqlite3_step(t.st) == SQLITE_ROW ? ICE_OK : db_fail(s, "reading", e);
+  *attempt = sqlite3_column_int64(t.st, 0);
   finish(&t);
-  if (!there) return ICE_OK;
-  static const char *const move[] = {
-      "INSERT INTO history (key, attempt, status, reason, row, replaced_utc_ms) SELECT key, attempt, status, reason, "
-      "json_object('experiment', experiment, 'method', method, 'method_version', method_version, 'params', json(params), "
-      "'started_utc_ms', started_utc_ms, 'wall_ms', wall_ms, 'examples', examples, 'label', label, 'build_id', build_id, "
-      "'machine_id', machine_id, 'metrics', (SELECT json_group_object(name, json_array(value, lo, hi)) FROM metric WHERE cell_id = cell.id), "
-      "'samples', (SELECT json_group_array(json_array(method, phase, round, ns)) FROM sample WHERE cell_id = cell.id)), ?2 "
-      "FROM cell WHERE key = ?1",
-      "DELETE FROM cell WHERE key = ?1"};
-  for (int i = 0; i < 2; i++) {
-    ICE_TRY(prepare(s, &t, move[i], e));
-    bind_text(&t, c->key);
-    if (i == 0) bind_int(&t, now_ms());
-    const int rc = step_done(&t, "replacing a row", e);
-    finish(&t);
-    if (rc != ICE_OK) return rc;
-  }
-  return ICE_OK;
+  if (rc != ICE_OK) return rc;
+  ICE_TRY(prepare(s, &t, "UPDATE attempt SET replaced_utc_ms = ?2 WHERE key = ?1 AND replaced_utc_ms IS NULL", e));
+  bind_text(&t, c->key);
+  bind_int(&t, now_ms());
+  rc = step_done(&t, "replacing a row", e);
+  finish(&t);
+  return rc;
 }
 
 /* 1 when this build may store times. */
@@ -342,7 +356,7 @@ static int put_row(store *s, const store_cell *c, int64_t attempt, const machine
   (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
   label_of(c, m, label, sizeof label);
   ICE_TRY(prepare(s, &t,
-                  "INSERT INTO cell (key, attempt, experiment, task, model, method, method_version, params, seed, n, heads, head_dim, layers, "
+                  "INSERT INTO attempt (key, attempt, experiment, task, model, method, method_version, params, seed, n, heads, head_dim, layers, "
                   "causal, threads, isa, examples, partial, status, reason, label, config, data_hash, model_hash, machine_id, build_id, "
                   "started_utc_ms, wall_ms) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,"
                   "?25,?26,?27,?28)", e));
@@ -434,7 +448,7 @@ static int put_predictions(store *s, const store_cell *c, int64_t id, ice_err *e
 
 static int put_all(store *s, const store_cell *c, int force, ice_err *e) {
   const machine_facts *m = machine_get();
-  int64_t build = 0, attempt;
+  int64_t build = 0, attempt = 1;
   ICE_TRY(put_machine(s, m, e));
   ICE_TRY(put_build(s, m, &build, e));
   ICE_TRY(retire(s, c, force, &attempt, e));

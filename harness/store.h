@@ -51,14 +51,17 @@ typedef struct store_cell {
 
 typedef enum store_mode { STORE_READ, STORE_WRITE } store_mode;
 
+/** How long to wait for another process that holds the database: 10,000 ms. Tests shorten it before store_open. */
+extern int store_patience_ms;
+
 /** Opens (STORE_WRITE: creates folder and file, migrates older schemas). ICE_DB: locked for longer than 10 s, newer schema,
  *  corrupt, not a database, not readable or writable, disk full. Each message says what to do. */
 int store_open(const char *path, store_mode mode, store **out, ice_err *e);
 void store_close(store *s);
 /** 1 in *finished when the key has a row with status ok, unsupported or skipped (or any row, if any_status). */
 int store_has(store *s, const char *key, int any_status, int *finished, ice_err *e);
-/** Inserts a cell; a row of the same key is replaced, its attempt number carried on, never silently lost: a finished one is
- *  replaced only when `force`. */
+/** Inserts a cell. A row of the same key is replaced: it stays in the view `history` with all that belongs to it, and the
+ *  new one has the next attempt number. A finished one is replaced only when `force`. */
 int store_put(store *s, const store_cell *c, int force, ice_err *e);
 /** Runs a SELECT with bound text parameters and hands each row over as text (NULL for NULL). The callback returns 0 to go on. */
 int store_query(store *s, const char *sql, const char *const *bind, int n_bind,
