@@ -30,6 +30,7 @@ typedef struct cell_result {
   const char *reason;                           /* NULL, or one line */
   int64_t n, heads, head_dim, layers, examples; /* n: mean tokens of the timed sequences */
   int causal;
+  int64_t resident_bytes; /* largest resident set of the process */
   store_metric *metric;
   store_sample *sample;
   store_prediction *prediction;

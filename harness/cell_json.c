@@ -94,9 +94,10 @@ static json_t *arrays_of(const cell_result *r) {
 }
 
 char *cell_result_print(const cell_result *r) {
-  json_t *o = json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:b}", "status", r->status, "reason", r->reason, "n",
+  json_t *o = json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:b, s:I}", "status", r->status, "reason", r->reason, "n",
                         (json_int_t)r->n, "heads", (json_int_t)r->heads, "head_dim", (json_int_t)r->head_dim, "layers",
-                        (json_int_t)r->layers, "examples", (json_int_t)r->examples, "causal", r->causal);
+                        (json_int_t)r->layers, "examples", (json_int_t)r->examples, "causal", r->causal,
+                        "resident_bytes", (json_int_t)r->resident_bytes);
   json_t *arrays = arrays_of(r);
   char *text = NULL;
   if (o && arrays && json_object_update(o, arrays) == 0) text = json_dumps(o, JSON_COMPACT);
@@ -145,16 +146,16 @@ static int is_status(const char *s) {
 
 int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e) {
   json_error_t bad = {.text = "empty"};
-  json_int_t tokens, heads, head_dim, layers, examples;
+  json_int_t tokens, heads, head_dim, layers, examples, resident;
   json_t *reason, *metrics, *samples, *predictions;
   *out = (cell_result){0};
   json_t *root = json_loadb(text, n, 0, &bad);
   out->impl = root;
   if (!root ||
-      json_unpack_ex(root, &bad, 0, "{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o}", "status", &out->status,
-                     "reason", &reason, "n", &tokens, "heads", &heads, "head_dim", &head_dim, "layers", &layers,
-                     "examples", &examples, "causal", &out->causal, "metrics", &metrics, "samples", &samples,
-                     "predictions", &predictions) != 0 ||
+      json_unpack_ex(root, &bad, 0, "{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:o}", "status",
+                     &out->status, "reason", &reason, "n", &tokens, "heads", &heads, "head_dim", &head_dim, "layers",
+                     &layers, "examples", &examples, "causal", &out->causal, "resident_bytes", &resident, "metrics",
+                     &metrics, "samples", &samples, "predictions", &predictions) != 0 ||
       !is_status(out->status)) {
     cell_result_free(out);
     return ice_fail(e, ICE_INTERNAL, "the cell's result is no result: %s", bad.text);
@@ -165,6 +166,7 @@ int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e) 
   out->head_dim = head_dim;
   out->layers = layers;
   out->examples = examples;
+  out->resident_bytes = resident;
   if (!read_arrays(metrics, samples, predictions, out)) {
     cell_result_free(out);
     return ice_fail(e, ICE_INTERNAL, "the cell's result has a malformed metric, sample or prediction");

@@ -31,20 +31,33 @@ static int write_all(int fd, const char *text, ice_err *e) {
   return ICE_OK;
 }
 
-/* Allocations beyond the limit fail and become a result; the parent watches the resident set for the rest. Sanitizers
- * reserve terabytes of address space, so there only the parent watches. No core files: a crash is a row. */
+/* The parent watches the resident set, which is what the limit means. One allocation far beyond it should fail here and
+ * become a reason rather than fill the machine between two looks; the slack is for stacks and what BLAS reserves.
+ * Sanitizers reserve terabytes of address space, so there only the parent watches. No core files: a crash is a row. */
 static void set_limits(const cell_job *job) {
   const struct rlimit none = {0, 0};
   (void)setrlimit(RLIMIT_CORE, &none);
 #ifndef ICE_SANITIZED
   if (job->limit_gib > 0.0) {
-    const rlim_t bytes = (rlim_t)(job->limit_gib * 0x1p30);
+    const rlim_t bytes =
+        (rlim_t)(job->limit_gib * 0x1p30) + ((rlim_t)256 << 20) + (rlim_t)job->threads * ((rlim_t)48 << 20);
     const struct rlimit data = {bytes, bytes};
     (void)setrlimit(RLIMIT_DATA, &data);
   }
 #else
   (void)job;
 #endif
+}
+
+/* Largest resident set so far. (getrusage would count what this process was before exec.) */
+static int64_t resident_peak(void) {
+  char line[128];
+  long long kib = 0;
+  FILE *f = fopen("/proc/self/status", "re");
+  while (f && fgets(line, sizeof line, f))
+    if (sscanf(line, "VmHWM: %lld", &kib) == 1) break;
+  if (f) (void)fclose(f);
+  return kib * 1024;
 }
 
 static int cell_main(const cli_common *common, int argc, char **argv, ice_err *e) {
@@ -62,6 +75,7 @@ static int cell_main(const cli_common *common, int argc, char **argv, ice_err *e
   if (rc == ICE_OK) {
     set_limits(&job);
     cell_execute(&job, &result);
+    result.resident_bytes = resident_peak();
     char *json = cell_result_print(&result);
     rc = json ? write_all(out, json, e) : ice_fail(e, ICE_INTERNAL, "cell: out of memory for the result");
     free(json);

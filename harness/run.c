@@ -64,12 +64,19 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
   return rc;
 }
 
-/* The result of a child, or what its end says. */
-static void read_result(const run_outcome *o, cell_result *res) {
+/* The result of a child, or what its end says. A peak between two looks of the watch is found here. */
+static void read_result(const run_outcome *o, double limit_gib, cell_result *res) {
   ice_err bad = {0};
-  if (o->end == RUN_RESULT && cell_result_parse(o->output, o->output_bytes, res, &bad) == ICE_OK) return;
-  *res = (cell_result){.status = o->end == RUN_TIMEOUT ? "timeout" : o->end == RUN_OOM ? "oom" : "failed"};
-  (void)snprintf(res->text, sizeof res->text, "%s", o->end == RUN_RESULT ? bad.text : o->why);
+  const int whole = o->end == RUN_RESULT && cell_result_parse(o->output, o->output_bytes, res, &bad) == ICE_OK;
+  const double gib = whole ? (double)res->resident_bytes / 0x1p30 : 0.0;
+  if (whole && (limit_gib <= 0.0 || gib <= limit_gib)) return;
+  if (whole) cell_result_free(res);
+  *res = (cell_result){.status = whole || o->end == RUN_OOM ? "oom" : o->end == RUN_TIMEOUT ? "timeout" : "failed"};
+  if (whole)
+    (void)snprintf(res->text, sizeof res->text, "took %.2f GiB, the limit is %g GiB (limits.memory_gib)", gib,
+                   limit_gib);
+  else
+    (void)snprintf(res->text, sizeof res->text, "%s", o->end == RUN_RESULT ? bad.text : o->why);
   res->reason = res->text;
 }
 
@@ -106,7 +113,10 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, in
                           .n_samples = res->n_samples,
                           .prediction = res->prediction,
                           .n_predictions = res->n_predictions};
-  return store_put(r->s, &row, r->o->force, e);
+  int rc = store_put(r->s, &row, r->o->force, e), there = 0;
+  if (rc == ICE_OK || r->o->force) return rc;
+  ice_err other; /* refused because another run has stored this very cell meanwhile? Then all is well */
+  return store_has(r->s, c->key, 0, &there, &other) == ICE_OK && there ? ICE_OK : rc;
 }
 
 /* ---- What the user sees. */
@@ -161,7 +171,7 @@ static int run_one(run_state *r, const run_cell *c, ice_err *e) {
       free(o.output);
       return ICE_OK;
     }
-    read_result(&o, &res);
+    read_result(&o, r->p->x.limit_gib, &res);
   }
   int rc = put(r, c, &res, started, o.wall_ms, e);
   if (rc == ICE_OK) {

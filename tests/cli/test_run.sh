@@ -1,0 +1,189 @@
+#!/bin/sh
+# test_run.sh - verbs run and plan on a tiny task: rows, limits, failures, signals, and everything they refuse.
+. tests/cli/lib.sh
+tiny_task "$work/data"
+export ICEBENCH_DATA_DIR="$work/data"
+tiny_model "$work/m.safetensors" || exit 1
+db="$work/r.db"
+
+# experiment FILE METHODS-AND-MORE: an experiment of this text
+experiment() {
+  printf 'name: tiny\ntask: lra/listops\nmodel: %s\nthreads: 2\nmeasure: {rounds: 2, warmup: 0, inputs: 3}\n%s\n' "$work/m.safetensors" "$2" >"$1"
+}
+ice() { run "$ICEBENCH_BIN" "$@" --db "$db"; }
+rows() { sql "$db" "SELECT $1 FROM results $2"; }
+# child PID: the cell that a run is busy with, once there is one
+child() {
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    read -r pid _ <"/proc/$1/task/$1/children" 2>/dev/null && [ -n "$pid" ] && break
+    sleep 0.1
+  done
+  echo "$pid"
+}
+
+# --- a whole experiment
+
+experiment "$work/x.yaml" 'methods:
+  - vanilla
+  - dense
+  - topk: {k: [4, 4096]}
+seeds: [1, 2]'
+ice plan "$work/x.yaml"
+why=""
+[ "$code" -eq 0 ] && grep -q '8 cells, 0 there, 8 to run' "$work/out" || why="before: $(cat "$work/out" "$work/err")"
+[ ! -e "$db" ] || why="$why plan made a database"
+ice run "$work/x.yaml"
+[ "$code" -eq 0 ] || why="$why exit code $code: $(cat "$work/err")"
+[ "$(rows 'count(*), count(DISTINCT method || params || seed)' "WHERE status = 'ok'")" = "8|8" ] || why="$why rows: $(rows '*')"
+ice plan "$work/x.yaml"
+grep -q '8 cells, 8 there, 0 to run' "$work/out" || why="$why after: $(cat "$work/out" "$work/err")"
+verdict run__experiment__every_cell_becomes_a_row "$why"
+
+why=""
+[ "$(rows "DISTINCT experiment, task, examples, partial, heads, head_dim, layers, threads, label")" = "tiny|lra/listops|12|0|2|32|2|2|generated data" ] || why="$(rows 'DISTINCT experiment, task, examples, partial, heads, head_dim, layers, threads, label')"
+[ "$(rows 'count(*)' "WHERE attention_ns > 0 AND model_ns > attention_ns AND build_ns + query_ns <= 2 * attention_ns AND speedup_vanilla > 0 AND speedup_dense > 0 AND pairs > 0 AND peak_bytes > 0 AND accuracy BETWEEN accuracy_lo AND accuracy_hi AND n > 0")" = 8 ] || why="$why some row is not whole"
+[ "$(rows "speedup_dense, speedup_dense_lo, speedup_dense_hi, rel_l2_error, retention" "WHERE method = 'dense' AND accuracy > 0 LIMIT 1")" = "1.0|1.0|1.0|0.0|1.0" ] || [ "$(rows 'max(accuracy)')" = 0.0 ] || why="$why dense: $(rows 'speedup_dense, retention, rel_l2_error' "WHERE method = 'dense'")"
+[ "$(rows 'count(*)' "WHERE method = 'vanilla' AND speedup_vanilla = 1 AND rel_l2_error < 1e-5 AND mass IS NULL AND recall IS NULL")" = 2 ] || why="$why vanilla"
+[ "$(rows 'count(*)' "WHERE method = 'topk' AND recall = 1 AND mass > 0 AND mass <= 1")" = 4 ] || why="$why topk"
+[ "$(rows 'count(*)' "WHERE params LIKE '%4096%' AND mass > 0.99999 AND rel_l2_error < 1e-5")" = 2 ] || why="$why topk with all keys"
+verdict run__numbers__are_there_and_sane "$why"
+
+same="SELECT count(*) FROM cell a JOIN prediction p ON p.cell_id = a.id, cell b JOIN prediction q ON q.cell_id = b.id WHERE a.method = 'dense' AND a.seed = b.seed AND p.data = q.data AND p.count = 12 AND (b.method = 'vanilla' OR b.params LIKE '%4096%')"
+[ "$(sql "$db" "$same")" = 4 ] && why="" || why="$(sql "$db" "$same") of 4"
+verdict run__all_keys__same_predictions_as_dense "$why"
+[ "$(sql "$db" "SELECT count(*) FROM (SELECT cell_id, method, phase, count(*) AS n FROM sample GROUP BY 1, 2, 3) WHERE n <> 2")" = 0 ] && [ "$(sql "$db" "SELECT count(DISTINCT method) FROM sample WHERE cell_id IN (SELECT id FROM cell WHERE method = 'topk')")" = 3 ] && why="" || why="samples are missing"
+verdict run__every_round__is_stored_for_all_three "$why"
+
+before=$(sql "$db" "SELECT group_concat(id || attempt || wall_ms) FROM cell")
+ice run "$work/x.yaml"
+why=""
+[ "$code" -eq 0 ] && grep -q '8 there before' "$work/out" || why="$(cat "$work/out" "$work/err")"
+[ "$(sql "$db" "SELECT group_concat(id || attempt || wall_ms) FROM cell")" = "$before" ] || why="$why rows changed"
+verdict run__again__changes_nothing "$why"
+ice run "$work/x.yaml" --force --filter 'method=topk,k=4|5,seed=1'
+why=""
+[ "$code" -eq 0 ] && grep -q '1 cells, 1 run' "$work/out" || why="$(cat "$work/out" "$work/err")"
+[ "$(sql "$db" "SELECT max(attempt), count(*) FROM cell")" = "2|8" ] || why="$why $(sql "$db" "SELECT attempt FROM cell")"
+verdict run__force_and_filter__repeats_what_was_chosen "$why"
+
+ice run "$work/x.yaml" --limit 5 --filter method=dense,seed=1
+why=""
+[ "$(rows 'examples, partial' 'WHERE partial = 1')" = "5|1" ] || why="$(rows 'examples, partial' 'WHERE partial = 1')"
+ice run "$work/x.yaml" --set examples=5 --filter method=dense,seed=1
+[ "$(rows 'partial, count(*)' 'WHERE examples = 5 GROUP BY 1 ORDER BY 1' | tr '\n' ' ')" = "0|1 1|1 " ] || why="$why a partial row stood in for a whole one"
+ice run "$work/x.yaml" --limit 12 --filter method=dense,seed=1
+grep -q '1 there before' "$work/out" || why="$why a limit that limits nothing is not partial"
+verdict run__limit__marks_rows_partial "$why"
+ice run "$work/x.yaml" --threads 1 --filter method=dense,seed=1
+[ "$(rows 'count(*)' 'WHERE threads = 1')" = 1 ] && why="" || why="$(cat "$work/out" "$work/err")"
+verdict run__threads__are_part_of_the_identity "$why"
+ice run "$work/x.yaml" --set 'topk.k=5' --max-hours 0.000001
+[ "$code" -eq 0 ] && grep -q ' [1-9] left' "$work/out" && why="" || why="$code $(cat "$work/out" "$work/err")"
+verdict run__max_hours__leaves_cells_for_later "$why"
+
+# --- cells that fail
+
+long='measure: {rounds: 1000, warmup: 100, inputs: 12, max_seconds: 1000}'
+db="$work/f.db"
+experiment "$work/y.yaml" 'methods: [dense, vanilla]
+limits: {seconds: 1}'
+sed -i "s/^measure:.*/$long/" "$work/y.yaml"
+ice run "$work/y.yaml" --filter method=vanilla
+why=""
+[ "$code" -eq 3 ] && grep -q 'icebench: 1 of 1 cells failed, the first: vanilla: timeout: killed after 1 s' "$work/err" || why="$code $(cat "$work/out" "$work/err")"
+[ "$(rows 'method, status')" = "vanilla|timeout" ] || why="$why $(rows 'method, status, reason')"
+verdict limits__seconds__is_a_timeout "$why"
+ice run "$work/y.yaml" --filter method=vanilla
+why=""
+[ "$code" -eq 0 ] && grep -q '1 there before' "$work/out" || why="a failed row was run again: $(cat "$work/out")"
+ice run "$work/y.yaml" --filter method=vanilla --retry-failed --set limits.seconds=100 --set measure.max_seconds=0.1
+[ "$code" -eq 0 ] && [ "$(rows 'status, attempt')" = "ok|2" ] || why="$why $code $(rows 'status, reason, attempt') $(cat "$work/err")"
+verdict run__retry_failed__repeats_it "$why"
+
+db="$work/m.db"
+experiment "$work/z.yaml" 'methods: [dense]
+limits: {memory_gib: 0.01}'
+ice run "$work/z.yaml"
+[ "$code" -eq 3 ] && [ "$(rows status)" = oom ] && why="" || why="$code $(rows 'status, reason') $(cat "$work/err")"
+verdict limits__memory__is_oom "$why"
+
+db="$work/k.db"
+sed 's/seconds: 1/seconds: 100/' "$work/y.yaml" >"$work/k.yaml"
+"$ICEBENCH_BIN" run "$work/k.yaml" --db "$db" --on-error stop >"$work/out" 2>"$work/err" &
+parent=$!
+cell=$(child $parent)
+kill -SEGV "$cell"
+wait $parent
+code=$?
+why=""
+[ $code -eq 3 ] && [ "$(rows 'status, reason')" = "failed|killed by SIGSEGV" ] || why="$code $(rows 'status, reason') $(cat "$work/err")"
+grep -q ' 1 left' "$work/out" || why="$why $(cat "$work/out")"
+verdict cell__crashes__is_a_row_and_stops_on_demand "$why"
+
+for signal in INT TERM; do
+  db="$work/$signal.db"
+  # a shell without job control ignores INT in its background jobs, and its children inherit that
+  env --default-signal=INT "$ICEBENCH_BIN" run "$work/k.yaml" --db "$db" >"$work/out" 2>"$work/err" &
+  parent=$!
+  cell=$(child $parent)
+  kill -$signal $parent
+  wait $parent
+  code=$?
+  why=""
+  [ $code -eq $([ $signal = INT ] && echo 130 || echo 143) ] || why="exit code $code"
+  grep -q 'icebench: interrupted; 0 cells are stored, run the same command to go on' "$work/err" || why="$why $(cat "$work/err")"
+  [ "$(rows 'count(*)')" = 0 ] || why="$why $(rows 'status, reason')"
+  [ ! -e "/proc/$cell" ] || why="$why the child $cell lives on"
+  verdict "run__signal_${signal}__ends_cleanly" "$why"
+done
+
+# --- refusals
+
+why=""
+try() { why="$why$(complains "$@")"; }
+for verb in run plan; do
+  try 2 "needs one file" $verb
+  try 2 "unexpected argument" $verb "$work/x.yaml" "$work/y.yaml"
+  try 2 "none.yaml" $verb "$work/none.yaml"
+  try 2 "--limit = 0, allowed 1.." $verb "$work/x.yaml" --limit 0
+  try 2 "--threads = 257, allowed 1..256" $verb "$work/x.yaml" --threads 257
+  try 2 "'method' is no KEY=VALUE" $verb "$work/x.yaml" --filter method
+  try 2 "unknown key 'mthod'" $verb "$work/x.yaml" --filter mthod=dense
+  try 2 "no cell of" $verb "$work/x.yaml" --filter method=dense,seed=3
+  try 2 "no cell of" $verb "$work/x.yaml" --filter k=x
+  try 2 "is no KEY=VALUE" $verb "$work/x.yaml" --filter ""
+  try 2 "topk.k = 0, allowed whole numbers" $verb "$work/x.yaml" --set topk.k=0
+done
+try 2 "--on-error = maybe, allowed continue, stop" run "$work/x.yaml" --on-error maybe
+try 2 "--max-hours = -1" run "$work/x.yaml" --max-hours -1
+try 2 "--format = xml" plan "$work/x.yaml" --format xml
+try 2 "no arguments" __cell surplus
+verdict options__hostile_values__one_line_and_exit_code_2 "$why"
+
+why=""
+echo '{"task": 3}' | "$ICEBENCH_BIN" __cell >"$work/out" 2>"$work/err" && why="a job that is none was taken"
+grep -q '^icebench: cell: job: ' "$work/err" || why="$why $(cat "$work/err")"
+head -c 100000 /dev/zero | tr '\0' '[' | "$ICEBENCH_BIN" __cell >"$work/out" 2>"$work/err" && why="$why a long job was taken"
+verdict cell__hostile_job__is_refused "$why"
+
+why=""
+ICEBENCH_DATA_DIR="$work/empty" run "$ICEBENCH_BIN" run "$work/x.yaml" --db "$work/none.db"
+[ "$code" -eq 7 ] && grep -q 'icebench data make lra/listops' "$work/err" || [ -d datasets/data/lra ] || why="data: $code $(cat "$work/err")"
+sed 's/m\.safetensors/none.safetensors/' "$work/x.yaml" >"$work/w.yaml"
+try 7 "none.safetensors: no such file" run "$work/w.yaml" --db "$work/none.db"
+sed 's/^model:.*/model: lra\/listops\/nobody/' "$work/x.yaml" >"$work/w.yaml"
+try 7 "train it with \`icebench train" run "$work/w.yaml" --db "$work/none.db"
+head -c 1000 "$work/m.safetensors" >"$work/half.safetensors"
+sed 's/m\.safetensors/half.safetensors/' "$work/x.yaml" >"$work/w.yaml"
+try 7 "half.safetensors" run "$work/w.yaml" --db "$work/none.db"
+[ ! -e "$work/none.db" ] || why="$why a database was made"
+verdict inputs__missing_or_damaged__exit_code_7_and_nothing_stored "$why"
+
+why=""
+echo "no database" >"$work/text.db"
+try 8 "text.db" run "$work/x.yaml" --db "$work/text.db"
+try 8 "text.db" plan "$work/x.yaml" --db "$work/text.db"
+[ "$(cat "$work/text.db")" = "no database" ] || why="$why the file was touched"
+verdict database__is_none__exit_code_8 "$why"
+
+exit $failed
