@@ -64,6 +64,7 @@ size_t dci_work_bytes(const dci_shape *s, int64_t n) {
   sum = attn_add(sum, attn_round(attn_mul(wide, sizeof(float))));
   sum = attn_add(sum, attn_mul(4, attn_round(attn_mul(rows, sizeof(float)))));
   sum = attn_add(sum, attn_round((size_t)(s->comp * s->simp) * sizeof(float)));
+  sum = attn_add(sum, attn_round((size_t)s->d * sizeof(float)));
   return attn_add(sum, attn_round(attn_mul(rows, sizeof(attn_hit))));
 }
 
@@ -78,6 +79,7 @@ void dci_work_carve(dci_work *w, const dci_shape *s, void *p, int64_t n) {
   w->front = carve(&at, rows * sizeof(int32_t));
   w->score = carve(&at, rows * sizeof(float));
   w->projection = carve(&at, (size_t)(s->comp * s->simp) * sizeof(float));
+  w->key = carve(&at, (size_t)s->d * sizeof(float));
   w->hit = carve(&at, rows * sizeof(attn_hit));
 }
 
@@ -260,7 +262,9 @@ int64_t dci_search(const dci *x, const float *q, double norm, int64_t k, const d
   const probe p = {.v = q, .a = w->projection};
   int64_t last;
   const int64_t hits = descend(x, &p, x->depths - 1, k, k, budget, w, &last);
-  for (int64_t i = 0; i < hits; i++) w->hit[i].id = x->id[w->hit[i].id];
+  const double unit = ldexp(1.0, x->exponent);
+  for (int64_t i = 0; i < hits; i++)
+    w->hit[i] = (attn_hit){(float)((double)w->hit[i].score * unit), x->id[w->hit[i].id]};
   *pairs += (uint64_t)hits;
   return hits;
 }
@@ -285,6 +289,12 @@ static double square_norm(int64_t d, const float *v) { /* in double: 1e-30 and 1
   double sum = 0.0;
   for (int64_t t = 0; t < d; t++) sum += (double)v[t] * (double)v[t];
   return sum;
+}
+
+/* A key in the scale of the index. */
+static void scale_key(const dci *x, const float *v, float *out) {
+  const double unit = ldexp(1.0, -x->exponent);
+  for (int64_t t = 0; t < x->shape.d; t++) out[t] = (float)((double)v[t] * unit);
 }
 
 static float last_coordinate(const dci *x, const float *v) {
@@ -331,7 +341,7 @@ static void draw_levels(dci *x, uint64_t seed) {
 static void fill_slot(dci *x, int64_t slot, int64_t rank, const float *keys, ptrdiff_t ks, const int32_t *idx) {
   const int64_t d = x->shape.d;
   float a[DCI_MAX_COMP * DCI_MAX_SIMP], *key = x->key + slot * d;
-  memcpy(key, keys + idx[rank] * ks, (size_t)d * sizeof(float));
+  scale_key(x, keys + idx[rank] * ks, key);
   x->id[slot] = idx[rank];
   x->rank[slot] = (int32_t)rank;
   x->last[slot] = last_coordinate(x, key);
@@ -348,7 +358,7 @@ void dci_begin(dci *x, const float *keys, ptrdiff_t ks, const int32_t *idx, int6
     const double square = square_norm(x->shape.d, keys + idx[r] * ks);
     if (square > most) most = square;
   }
-  x->norm = (float)sqrt(most);
+  x->norm = (float)frexp(sqrt(most), &x->exponent);
   x->inverse = x->norm > 0.0f ? 1.0f / x->norm : 0.0f;
   if (n == 0) return;
   draw_levels(x, seed);
@@ -360,7 +370,8 @@ void dci_assign(dci *x, int depth, const float *keys, ptrdiff_t ks, const int32_
                 dci_work *w) {
   for (int64_t r = r0; r < r1; r++) {
     if (x->depth[r] != depth) continue;
-    probe p = {.v = keys + idx[r] * ks, .a = w->projection, .is_key = 1};
+    scale_key(x, keys + idx[r] * ks, w->key);
+    probe p = {.v = w->key, .a = w->projection, .is_key = 1};
     p.last = last_coordinate(x, p.v);
     project_key(x, p.v, p.last, w->projection);
     int64_t last, hits = descend(x, &p, depth - 1, 1, 0, &x->shape.build, w, &last);

@@ -29,7 +29,8 @@ typedef struct dci {
   int64_t n;                             /* keys */
   int depths;                            /* levels in use; 0 for an empty index */
   int64_t level[DCI_MAX_LEVELS + 1];     /* first slot of each level, from the top */
-  float norm, inverse;                   /* c = largest norm, and 1/c (0 when all keys are 0) */
+  float norm, inverse;                   /* c = largest norm, and 1/c (0 when all keys are 0); of scaled keys */
+  int exponent;                          /* keys are stored times 2^-exponent, so that c is in [1/2, 1) */
   int32_t *id, *child, *size;            /* [n], [n + 1], [n]: position; first slot of its cell; keys in its subtree */
   float *key, *last, *projection;        /* [n, d], [n], [comp * simp, n]: in the order of slots; last coordinate of T_K */
   int32_t *depth, *parent, *rank, *slot; /* [n] working memory of building, by rank in the list of keys, but rank by slot */
@@ -44,6 +45,7 @@ typedef struct dci_work {
   int32_t *front;          /* [n] */
   float *score;            /* [n] */
   float *projection;       /* [comp * simp] of the query */
+  float *key;              /* [d] a scaled key looking for its parent */
   attn_hit *hit;           /* [n] ids are slots while searching */
 } dci_work;
 

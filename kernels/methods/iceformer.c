@@ -3,10 +3,12 @@
  * Idea    Softmax is ruled by few keys, those of largest inner product. An index of the keys (core/dci.h) is built per key
  *         head; each query scores the keys its search meets, keeps the k best by exact score, and the softmax is taken over
  *         those alone. No retraining: weights of the model stay as they are.
- * Causal  Row i may depend on keys <= i only, and so may the index it uses. Positions are cut into blocks of 128. A query
+ * Causal  Row i may depend on keys <= i only, and so may the index it uses. The kept keys are cut into blocks of 128. A query
  *         scans the keys after its last complete block directly; the complete blocks before it are covered by indices over
  *         ranges of 1, 2, 4, ... blocks, those of the binary digits of their number. Each index is built in bulk from its
  *         own range, so later keys cannot move it.
+ * Scale   Queries are scaled by a power of two to a norm in [1/2, 1), as the index does with its keys: rounding is that of
+ *         ordinary numbers for any finite input, and results do not change when keys grow as queries shrink.
  * Source  Mao et al. 2024 (arXiv:2405.02842), Li & Malik 2017 (arXiv:1703.00440).
  * Cost    per query about beam * levels * n^(1/levels) products of width d, and k of width dv; building the same per key with
  *         build_beam; plan = one copy of the keys + comp*simp + 9 numbers per key (causal: log2(n/128)/2 + 1 copies).
@@ -24,7 +26,7 @@
 #include "kernels/micro/micro.h"
 
 enum {
-  BLOCK = 128, /* positions of a causal block */
+  BLOCK = 128, /* keys of a causal block */
   CHUNK = 32,  /* queries, or keys looking for parents, of a task */
   KEY_DIRECTIONS = 1,
   KEY_LEVELS
@@ -40,8 +42,7 @@ typedef struct iceformer_plan {
   const attn_micro *mk;
   dci_shape shape;
   int built;
-  int64_t ranges;          /* indices per key head: 1, or those of the causal ranges */
-  int64_t widest;          /* keys of the largest */
+  int64_t ranges;          /* indices per key head */
   int32_t *idx;            /* [b, nk] kept positions */
   int64_t *kept;           /* [b] */
   float *direction;        /* [b * hkv, comp * simp, d + 1] */
@@ -49,33 +50,39 @@ typedef struct iceformer_plan {
   attn_view k, v;
 } iceformer_plan;
 
-/* --- causal ranges ------------------------------------------------------------------------------------------------ */
+/* --- ranges ------------------------------------------------------------------------------------------------------- */
 
-/* Ranges of 2^p blocks that some query uses begin at multiples of 2^(p+1) blocks. Calls visit for each that fits into nk
- * positions, in a fixed order; returns their number. */
-static int64_t each_range(int64_t nk, void (*visit)(void *ctx, int64_t range, int64_t begin, int64_t end), void *ctx) {
+typedef struct span { /* the keys of one index, by rank among the kept keys */
+  int64_t begin, width;
+} span;
+
+/* Causal ranges are 2^p blocks wide; those that some query uses begin at multiples of twice their width. */
+static int64_t ranges_of_width(int64_t nk, int64_t width) { return nk < width ? 0 : (nk - width) / (2 * width) + 1; }
+
+/* Indices per key head: one, or all causal ranges that fit into nk keys, narrow ones first. */
+static int64_t ranges_of(const attn_problem *pb) {
   int64_t count = 0;
-  for (int64_t width = BLOCK; width <= nk; width *= 2)
-    for (int64_t begin = 0; begin + width <= nk; begin += 2 * width) {
-      if (visit) visit(ctx, count, begin, begin + width);
-      count++;
-    }
+  if (!pb->causal) return 1;
+  for (int64_t width = BLOCK; width <= pb->nk; width *= 2) count += ranges_of_width(pb->nk, width);
   return count;
 }
-/* Number of the range [begin, begin + width) in that order. */
-static int64_t range_number(int64_t nk, int64_t begin, int64_t width) {
-  int64_t count = 0;
-  for (int64_t w = BLOCK; w < width; w *= 2) count += (nk - w) / (2 * w) + 1;
-  return count + begin / (2 * width);
+static span range_at(const attn_problem *pb, int64_t number) {
+  int64_t width = BLOCK;
+  if (!pb->causal) return (span){0, pb->nk};
+  for (; number >= ranges_of_width(pb->nk, width); width *= 2) number -= ranges_of_width(pb->nk, width);
+  return (span){2 * width * number, width};
 }
-
+static int64_t range_number(const attn_problem *pb, span range) {
+  int64_t number = range.begin / (2 * range.width);
+  for (int64_t width = BLOCK; width < range.width; width *= 2) number += ranges_of_width(pb->nk, width);
+  return number;
+}
 static int64_t widest_of(const attn_problem *pb) {
   int64_t width = BLOCK;
   if (!pb->causal) return pb->nk;
   while (2 * width <= pb->nk) width *= 2;
-  return width < pb->nk ? width : pb->nk;
+  return width <= pb->nk ? width : 0;
 }
-static int64_t ranges_of(const attn_problem *pb) { return pb->causal ? each_range(pb->nk, NULL, NULL) : 1; }
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
@@ -88,35 +95,26 @@ static dci_shape shape_of(const attn_problem *pb, const iceformer_params *p) {
                      .build = {.beam = p->build_beam, .visit = p->build_visit, .retrieve = p->build_retrieve}};
 }
 
-typedef struct size_sum {
-  dci_shape shape;
-  size_t bytes;
-} size_sum;
-static void add_range(void *ctx, int64_t range, int64_t begin, int64_t end) {
-  size_sum *s = ctx;
-  (void)range;
-  s->bytes = attn_add(s->bytes, dci_bytes(&s->shape, end - begin));
-}
 static size_t index_bytes(const attn_problem *pb, const dci_shape *shape) { /* of one key head */
-  size_sum s = {.shape = *shape};
-  if (!pb->causal) return dci_bytes(shape, pb->nk);
-  (void)each_range(pb->nk, add_range, &s);
-  return s.bytes;
+  size_t sum = 0;
+  for (int64_t i = 0; i < ranges_of(pb); i++) sum = attn_add(sum, dci_bytes(shape, range_at(pb, i).width));
+  return sum;
 }
 
-/* A thread's memory: the search's, then the keys gathered for one query, then its weights. */
+/* A thread's memory: the search's, then the keys gathered for one query, their weights, the query. */
 static int64_t most_hits(const attn_problem *pb) { return pb->nk + BLOCK; }
 static size_t thread_bytes(const attn_problem *pb, const dci_shape *shape) {
   const size_t rows = (size_t)most_hits(pb);
   size_t sum = attn_add(dci_work_bytes(shape, widest_of(pb)), attn_round(attn_mul(rows, sizeof(attn_hit))));
-  return attn_add(sum, attn_mul(2, attn_round(attn_mul(rows, sizeof(float)))));
+  sum = attn_add(sum, attn_mul(2, attn_round(attn_mul(rows, sizeof(float)))));
+  return attn_add(sum, attn_round((size_t)pb->d * sizeof(float)));
 }
 
 typedef struct iceformer_scratch {
   dci_work work;
   attn_hit *hit;
   int32_t *key;
-  float *weight;
+  float *weight, *q;
 } iceformer_scratch;
 
 static iceformer_scratch scratch_of(void *scratch, const attn_problem *pb, const dci_shape *shape, int thread) {
@@ -127,14 +125,13 @@ static iceformer_scratch scratch_of(void *scratch, const attn_problem *pb, const
   at += dci_work_bytes(shape, widest_of(pb));
   s.hit = (attn_hit *)(void *)at, at += attn_round(rows * sizeof(attn_hit));
   s.key = (int32_t *)(void *)at, at += attn_round(rows * sizeof(int32_t));
-  s.weight = (float *)(void *)at;
+  s.weight = (float *)(void *)at, at += attn_round(rows * sizeof(float));
+  s.q = (float *)(void *)at;
   return s;
 }
 
 static attn_status iceformer_check(const attn_problem *pb, const void *params) {
-  const iceformer_params *p = params;
-  ATTN_FAIL_IF(!(p->build_visit > 0.0 && p->build_retrieve > 0.0 && p->visit > 0.0 && p->retrieve > 0.0), ATTN_ERR_PARAM,
-               "iceformer: build_visit, build_retrieve, visit and retrieve must lie in (0, 1]");
+  (void)params;
   ATTN_FAIL_IF(pb->nk > INT32_MAX / DCI_MAX_SIMP, ATTN_ERR_SHAPE, "iceformer: nk = %lld, allowed up to %d",
                (long long)pb->nk, INT32_MAX / DCI_MAX_SIMP);
   return ATTN_OK;
@@ -153,55 +150,26 @@ static attn_status iceformer_sizes(const attn_problem *pb, const void *params, a
   return ATTN_OK;
 }
 
-typedef struct carver {
-  iceformer_plan *pl;
-  char *at;
-  int64_t head;
-} carver;
-static void carve_range(void *ctx, int64_t range, int64_t begin, int64_t end) {
-  carver *c = ctx;
-  const iceformer_plan *pl = c->pl;
-  const int64_t row = (int64_t)pl->shape.comp * pl->shape.simp * (pl->pb.d + 1);
-  dci_carve(&pl->index[c->head * pl->ranges + range], &pl->shape, pl->mk, pl->direction + c->head * row, c->at, end - begin);
-  c->at += dci_bytes(&pl->shape, end - begin);
-}
-
 static attn_status iceformer_prepare(void *plan, const attn_problem *pb, const void *params) {
   ATTN_FAIL_IF(!plan || (uintptr_t)plan % ATTN_ALIGN, ATTN_ERR_ARG, "iceformer: plan is null or not 64-byte aligned");
   iceformer_plan *pl = plan;
-  *pl = (iceformer_plan){.pb = *pb, .mk = attn_micro_get(), .shape = shape_of(pb, params), .ranges = ranges_of(pb), .widest = widest_of(pb)};
+  *pl = (iceformer_plan){.pb = *pb, .mk = attn_micro_get(), .shape = shape_of(pb, params), .ranges = ranges_of(pb)};
   const int64_t heads = pb->b * pb->hkv, row = (int64_t)pl->shape.comp * pl->shape.simp * (pb->d + 1);
   char *at = (char *)plan + attn_round(sizeof *pl);
   pl->idx = (int32_t *)(void *)at, at += attn_round((size_t)(pb->b * pb->nk) * sizeof(int32_t));
   pl->kept = (int64_t *)(void *)at, at += attn_round((size_t)pb->b * sizeof(int64_t));
   pl->direction = (float *)(void *)at, at += attn_round((size_t)(heads * row) * sizeof(float));
   pl->index = (dci *)(void *)at, at += attn_round((size_t)(heads * pl->ranges) * sizeof(dci));
-  carver c = {.pl = pl, .at = at};
-  for (; c.head < heads; c.head++) {
-    dci_directions(&pl->shape, attn_hash(pb->seed, (uint64_t)c.head, KEY_DIRECTIONS), pl->direction + c.head * row);
-    if (pb->causal) (void)each_range(pb->nk, carve_range, &c);
-    else carve_range(&c, 0, 0, pb->nk);
+  for (int64_t i = 0; i < heads * pl->ranges; i++) {
+    const int64_t head = i / pl->ranges, room = range_at(pb, i % pl->ranges).width;
+    if (i % pl->ranges == 0) dci_directions(&pl->shape, attn_hash(pb->seed, (uint64_t)head, KEY_DIRECTIONS), pl->direction + head * row);
+    dci_carve(&pl->index[i], &pl->shape, pl->mk, pl->direction + head * row, at, room);
+    at += dci_bytes(&pl->shape, room);
   }
   return ATTN_OK;
 }
 
 /* --- build -------------------------------------------------------------------------------------------------------- */
-
-typedef struct span { /* the keys of one index: ranks [first, first + count) of the kept list */
-  int64_t begin, end; /* positions */
-} span;
-static void remember_range(void *ctx, int64_t range, int64_t begin, int64_t end) { ((span *)ctx)[range] = (span){begin, end}; }
-
-/* First kept rank at or after a position. */
-static int64_t lower_rank(const int32_t *idx, int64_t kept, int64_t position) {
-  int64_t lo = 0, hi = kept;
-  while (lo < hi) {
-    const int64_t mid = lo + (hi - lo) / 2;
-    if (idx[mid] < position) lo = mid + 1;
-    else hi = mid;
-  }
-  return lo;
-}
 
 typedef struct job { /* one index to build */
   dci *x;
@@ -211,27 +179,44 @@ typedef struct job { /* one index to build */
   uint64_t seed;
 } job;
 
-static job job_of(const iceformer_plan *pl, const span *spans, int64_t i) {
+static job job_of(const iceformer_plan *pl, int64_t i) {
   const attn_problem *pb = &pl->pb;
-  const int64_t head = i / pl->ranges, range = i % pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv;
-  const int32_t *idx = pl->idx + ib * pb->nk;
-  int64_t first = 0, last = pl->kept[ib];
-  if (spans) first = lower_rank(idx, pl->kept[ib], spans[range].begin), last = lower_rank(idx, pl->kept[ib], spans[range].end);
-  return (job){.x = &pl->index[i], .keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .idx = idx + first, .n = last - first,
-               .seed = attn_hash(attn_hash(pb->seed, (uint64_t)head, KEY_LEVELS), (uint64_t)range, 0)};
+  const int64_t head = i / pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv, kept = pl->kept[ib];
+  const span range = range_at(pb, i % pl->ranges);
+  const uint64_t seed = attn_hash(pb->seed, (uint64_t)head, KEY_LEVELS);
+  job j = {.x = &pl->index[i], .keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .idx = pl->idx + ib * pb->nk};
+  if (!pb->causal) {
+    j.n = kept, j.seed = attn_hash(seed, 0, 0);
+    return j;
+  }
+  j.idx += range.begin;
+  j.n = range.begin + range.width <= kept ? range.width : 0;
+  j.seed = attn_hash(seed, (uint64_t)range.begin, (uint64_t)range.width);
+  return j;
+}
+
+static int all_finite(int64_t n, const float *x) {
+  uint32_t bad = 0;
+  for (int64_t t = 0; t < n; t++) {
+    uint32_t bits;
+    memcpy(&bits, x + t, sizeof bits);
+    bad |= (bits & 0x7f800000u) == 0x7f800000u;
+  }
+  return !bad;
 }
 
 static attn_status check_keys(const iceformer_plan *pl) {
   const attn_problem *pb = &pl->pb;
-  for (int64_t ib = 0; ib < pb->b; ib++)
-    for (int64_t ih = 0; ih < pb->hkv; ih++)
-      for (int64_t r = 0; r < pl->kept[ib]; r++) {
-        const int64_t j = pl->idx[ib * pb->nk + r];
-        const float *key = pl->k.p + ib * pl->k.sb + ih * pl->k.sh + j * pl->k.sn;
-        for (int64_t t = 0; t < pb->d; t++)
-          ATTN_FAIL_IF(!isfinite(key[t]), ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld has a %s at %lld",
-                       (long long)j, (long long)ih, isnan(key[t]) ? "NaN" : "infinity", (long long)t);
-      }
+  const int64_t rows = pb->b * pb->hkv * pb->nk;
+  int64_t bad = rows;
+#pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(min : bad)
+  for (int64_t row = 0; row < rows; row++) {
+    const int64_t ib = row / (pb->hkv * pb->nk), ih = row / pb->nk % pb->hkv, r = row % pb->nk;
+    if (r < pl->kept[ib] && !all_finite(pb->d, pl->k.p + ib * pl->k.sb + ih * pl->k.sh + pl->idx[ib * pb->nk + r] * pl->k.sn))
+      bad = row < bad ? row : bad;
+  }
+  ATTN_FAIL_IF(bad < rows, ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld holds a NaN or infinity, allowed finite numbers",
+               (long long)pl->idx[bad / (pb->hkv * pb->nk) * pb->nk + bad % pb->nk], (long long)(bad / pb->nk % pb->hkv));
   return ATTN_OK;
 }
 
@@ -247,38 +232,31 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
   for (int64_t ib = 0; ib < pb->b; ib++)
     pl->kept[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
   ATTN_TRY(check_keys(pl));
-  const int64_t indices = pb->b * pb->hkv * pl->ranges, chunks = (pl->widest + CHUNK - 1) / CHUNK;
-  span *spans = NULL;
-  if (pb->causal && pl->ranges > 0) {
-    spans = attn_alloc((size_t)pl->ranges * sizeof *spans);
-    ATTN_FAIL_IF(!spans, ATTN_ERR_NOMEM, "iceformer: out of memory for %lld ranges", (long long)pl->ranges);
-    (void)each_range(pb->nk, remember_range, spans);
-  }
+  const int64_t indices = pb->b * pb->hkv * pl->ranges, chunks = (widest_of(pb) + CHUNK - 1) / CHUNK;
 #pragma omp parallel num_threads(pb->threads)
   {
     iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < indices; i++) {
-      const job j = job_of(pl, spans, i);
+      const job j = job_of(pl, i);
       dci_begin(j.x, j.keys, k.sn, j.idx, j.n, j.seed);
     }
     for (int depth = 1; depth < pl->shape.levels; depth++) {
 #pragma omp for schedule(dynamic)
       for (int64_t task = 0; task < indices * chunks; task++) {
-        const job j = job_of(pl, spans, task / chunks);
+        const job j = job_of(pl, task / chunks);
         const int64_t r0 = task % chunks * CHUNK, r1 = r0 + CHUNK < j.n ? r0 + CHUNK : j.n;
         if (depth < j.x->depths && r0 < j.n) dci_assign(j.x, depth, j.keys, k.sn, j.idx, r0, r1, &sc.work);
       }
 #pragma omp for schedule(dynamic)
       for (int64_t i = 0; i < indices; i++) {
-        const job j = job_of(pl, spans, i);
+        const job j = job_of(pl, i);
         if (depth < j.x->depths) dci_place(j.x, depth, j.keys, k.sn, j.idx);
       }
     }
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < indices; i++) dci_finish(&pl->index[i]);
   }
-  attn_free(spans);
   pl->built = 1;
   return ATTN_OK;
 }
@@ -294,15 +272,22 @@ typedef struct iceformer_call { /* arguments of one forward */
   const attn_stats *st;
 } iceformer_call;
 
-static double norm_of(int64_t d, const float *q) {
-  double sum = 0.0;
-  for (int64_t t = 0; t < d; t++) sum += (double)q[t] * (double)q[t];
-  return sqrt(sum);
+/* Scales a query by 2^-exponent to a norm in [1/2, 1), which is returned; 0 for a zero query. */
+static double scale_query(int64_t d, const float *q, float *scaled, int *exponent) {
+  double square = 0.0; /* in double: 1e-30 and 1e30 are legal */
+  for (int64_t t = 0; t < d; t++) square += (double)q[t] * (double)q[t];
+  const double norm = frexp(sqrt(square), exponent), unit = ldexp(1.0, -*exponent);
+  for (int64_t t = 0; t < d; t++) scaled[t] = (float)((double)q[t] * unit);
+  return norm;
 }
 
-/* Adds the hits of one index, keeping at most the k best so far; hit has room for k + those of an index. */
-static int64_t gather(const iceformer_call *c, const dci *x, const float *q, double norm, int64_t hits, iceformer_scratch *sc,
-                      uint64_t *pairs) {
+/* Adds the hits of one index over idx[0..n), at most the k best; where all scores are 0 these are the first k. */
+static int64_t gather(const iceformer_call *c, const dci *x, const int32_t *idx, int64_t n, const float *q, double norm,
+                      int64_t hits, iceformer_scratch *sc, uint64_t *pairs) {
+  if (norm == 0.0 || x->norm == 0.0f) {
+    for (int64_t i = 0; i < n && i < c->k; i++) sc->hit[hits++] = (attn_hit){0.0f, idx[i]};
+    return hits;
+  }
   int64_t found = dci_search(x, q, norm, c->k, &c->budget, &sc->work, pairs);
   if (found > c->k) {
     attn_select(sc->work.hit, found, c->k);
@@ -312,30 +297,25 @@ static int64_t gather(const iceformer_call *c, const dci *x, const float *q, dou
   return hits + found;
 }
 
-/* Keys that row iq of head (ib, ih) keeps, into sc->hit; returns how many. */
-static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, const float *q, iceformer_scratch *sc,
-                       uint64_t *pairs) {
+/* Keys that row iq of head (ib, ih) keeps, into sc->hit; returns how many. q: the scaled query, norm: its length. */
+static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, const float *q, double norm,
+                       iceformer_scratch *sc, uint64_t *pairs) {
   const iceformer_plan *pl = c->pl;
   const attn_problem *pb = &pl->pb;
-  const int64_t head = ib * pb->hkv + ih / (pb->h / pb->hkv), kept = pl->kept[ib];
+  const int64_t head = ib * pb->hkv + ih / (pb->h / pb->hkv);
   const int32_t *idx = pl->idx + ib * pb->nk;
-  const int64_t visible = attn_prefix(pb, idx, kept, iq);
+  const int64_t visible = attn_prefix(pb, idx, pl->kept[ib], iq);
   const dci *index = pl->index + head * pl->ranges;
-  const double norm = norm_of(pb->d, q);
+  if (!pb->causal) return gather(c, index, idx, visible, q, norm, 0, sc, pairs);
+  const int64_t full = visible / BLOCK * BLOCK;
   int64_t hits = 0;
-  if (norm == 0.0 || (!pb->causal && index[0].norm == 0.0f)) { /* all scores are 0: the first k */
-    for (; hits < visible && hits < c->k; hits++) sc->hit[hits] = (attn_hit){0.0f, idx[hits]};
-    return hits;
-  }
-  if (!pb->causal) return gather(c, index, q, norm, 0, sc, pairs);
-  const int64_t seen = iq + pb->nk - pb->nq + 1, full = seen > 0 ? seen / BLOCK * BLOCK : 0;
-  int64_t begin = 0;
-  for (int64_t width = widest_of(pb); width >= BLOCK; width /= 2)
-    if (full & width) {
-      hits = gather(c, index + range_number(pb->nk, begin, width), q, norm, hits, sc, pairs);
-      begin += width;
+  span range = {0, widest_of(pb)};
+  for (; range.width >= BLOCK; range.width /= 2)
+    if (full & range.width) {
+      hits = gather(c, index + range_number(pb, range), idx + range.begin, range.width, q, norm, hits, sc, pairs);
+      range.begin += range.width;
     }
-  for (int64_t r = lower_rank(idx, kept, full); r < visible; r++) {
+  for (int64_t r = full; r < visible; r++) {
     const float *key = pl->k.p + ib * pl->k.sb + head % pb->hkv * pl->k.sh + idx[r] * pl->k.sn;
     sc->hit[hits++] = (attn_hit){pl->mk->dot(pb->d, q, key), idx[r]};
     (*pairs)++;
@@ -347,8 +327,9 @@ static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t 
   return hits;
 }
 
-/* Softmax over the hits, values, and what the caller wants to know. */
-static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, int64_t hits, iceformer_scratch *sc) {
+/* Softmax over the hits, values, and what the caller wants to know. factor * score is the logit. */
+static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, int64_t hits, double factor,
+                   iceformer_scratch *sc) {
   const iceformer_plan *pl = c->pl;
   const attn_problem *pb = &pl->pb;
   const int64_t ik = ih / (pb->h / pb->hkv);
@@ -356,7 +337,7 @@ static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, 
   double sum = 0.0;
   for (int64_t i = 0; i < hits; i++) top = sc->hit[i].score > top ? sc->hit[i].score : top;
   for (int64_t i = 0; i < hits; i++) {
-    sc->weight[i] = expf(pb->scale * (sc->hit[i].score - top));
+    sc->weight[i] = expf((float)(factor * ((double)sc->hit[i].score - (double)top)));
     sc->key[i] = sc->hit[i].id;
     sum += (double)sc->weight[i];
   }
@@ -365,17 +346,19 @@ static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, 
     pl->mk->axpy(pb->dv, (float)((double)sc->weight[i] / sum), pl->v.p + ib * pl->v.sb + ik * pl->v.sh + sc->key[i] * pl->v.sn, to);
   if (c->st && c->st->on_keys && hits) c->st->on_keys(c->st->ctx, ib, ih, iq, sc->key, hits);
   if (c->st && c->st->lse)
-    c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = hits ? (float)((double)pb->scale * (double)top + log(sum)) : -INFINITY;
+    c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = hits ? (float)(factor * (double)top + log(sum)) : -INFINITY;
 }
 
 static attn_status check_queries(const attn_problem *pb, attn_view q) {
-  for (int64_t row = 0; row < pb->b * pb->h * pb->nq; row++) {
+  const int64_t rows = pb->b * pb->h * pb->nq;
+  int64_t bad = rows;
+#pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(min : bad)
+  for (int64_t row = 0; row < rows; row++) {
     const int64_t ib = row / (pb->h * pb->nq), ih = row / pb->nq % pb->h, iq = row % pb->nq;
-    const float *v = q.p + ib * q.sb + ih * q.sh + iq * q.sn;
-    for (int64_t t = 0; t < pb->d; t++)
-      ATTN_FAIL_IF(!isfinite(v[t]), ATTN_ERR_NUMERIC, "iceformer: query %lld of head %lld has a %s at %lld", (long long)iq,
-                   (long long)ih, isnan(v[t]) ? "NaN" : "infinity", (long long)t);
+    if (!all_finite(pb->d, q.p + ib * q.sb + ih * q.sh + iq * q.sn)) bad = row < bad ? row : bad;
   }
+  ATTN_FAIL_IF(bad < rows, ATTN_ERR_NUMERIC, "iceformer: query %lld of head %lld holds a NaN or infinity, allowed finite numbers",
+               (long long)(bad % pb->nq), (long long)(bad / pb->nq % pb->h));
   return ATTN_OK;
 }
 
@@ -405,8 +388,10 @@ static attn_status iceformer_forward(const void *plan, const void *params, attn_
     for (int64_t task = 0; task < pb->b * pb->h * chunks; task++) {
       const int64_t head = task / chunks, ib = head / pb->h, ih = head % pb->h, i0 = task % chunks * CHUNK;
       for (int64_t iq = i0; iq < i0 + CHUNK && iq < pb->nq; iq++) {
-        const float *row = q.p + ib * q.sb + ih * q.sh + iq * q.sn;
-        attend(&c, ib, ih, iq, nearest(&c, ib, ih, iq, row, &sc, &pairs), &sc);
+        int exponent;
+        const double norm = scale_query(pb->d, q.p + ib * q.sb + ih * q.sh + iq * q.sn, sc.q, &exponent);
+        const int64_t hits = nearest(&c, ib, ih, iq, sc.q, norm, &sc, &pairs);
+        attend(&c, ib, ih, iq, hits, ldexp((double)pb->scale, exponent), &sc);
       }
     }
   }
@@ -424,11 +409,11 @@ static const attn_param iceformer_table[] = {
     {.key = "simp", .doc = "simple indices (directions) of a composite", .type = ATTN_P_INT, .offset = AT(simp), .dflt = 4, .min = 1, .max = DCI_MAX_SIMP},
     {.key = "levels", .doc = "levels of the tree; fewer where there are too few keys", .type = ATTN_P_INT, .offset = AT(levels), .dflt = 3, .min = 1, .max = DCI_MAX_LEVELS},
     {.key = "build_beam", .doc = "cells opened per level when a parent is sought", .type = ATTN_P_INT, .offset = AT(build_beam), .dflt = 5, .min = 1, .max = 4096},
-    {.key = "build_visit", .doc = "share of a cell that building may pop, (0, 1]", .type = ATTN_P_REAL, .offset = AT(build_visit), .dflt = 1.0, .min = 0, .max = 1},
-    {.key = "build_retrieve", .doc = "share of a cell that building may score, (0, 1]", .type = ATTN_P_REAL, .offset = AT(build_retrieve), .dflt = 0.002, .min = 0, .max = 1},
+    {.key = "build_visit", .doc = "share of a cell that building may pop", .type = ATTN_P_REAL, .offset = AT(build_visit), .dflt = 1.0, .min = 1e-6, .max = 1},
+    {.key = "build_retrieve", .doc = "share of a cell that building may score", .type = ATTN_P_REAL, .offset = AT(build_retrieve), .dflt = 0.002, .min = 1e-6, .max = 1},
     {.key = "beam", .doc = "cells a query opens per level; 0: k", .type = ATTN_P_INT, .late = 1, .offset = AT(beam), .dflt = 0, .min = 0, .max = 4096},
-    {.key = "visit", .doc = "share of a cell that a query may pop, (0, 1]", .type = ATTN_P_REAL, .late = 1, .offset = AT(visit), .dflt = 1.0, .min = 0, .max = 1},
-    {.key = "retrieve", .doc = "share of a cell that a query may score, (0, 1]", .type = ATTN_P_REAL, .late = 1, .offset = AT(retrieve), .dflt = 0.8, .min = 0, .max = 1},
+    {.key = "visit", .doc = "share of a cell that a query may pop", .type = ATTN_P_REAL, .late = 1, .offset = AT(visit), .dflt = 1.0, .min = 1e-6, .max = 1},
+    {.key = "retrieve", .doc = "share of a cell that a query may score", .type = ATTN_P_REAL, .late = 1, .offset = AT(retrieve), .dflt = 0.8, .min = 1e-6, .max = 1},
     {.key = "order", .doc = "order of candidates in a cell: largest difference (as published), or Euclidean", .type = ATTN_P_CHOICE, .offset = AT(order), .dflt = 0, .choices = order_choices},
     {.key = NULL}};
 

@@ -7,7 +7,9 @@
  * Source  Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.1. Baseline of Mao et al. 2024 (arXiv:2405.02842).
  * Cost    2 nq nk (d + dv) flops and nq nk exponentials per head; scratch = min(threads, b h) matrices of nq x nk.
  * Limits  f32. Masked keys are compacted away (visible.h): by copying where the mask has holes, by a shorter matrix
- *         where it only cuts the end. Slabs are of fixed size, so bits do not depend on threads. */
+ *         where it only cuts the end. Slabs are of fixed size, so bits do not depend on threads. A value that is NaN or
+ *         infinite must not meet the zero weights of causal rows that do not see it: sgemm reads 0 in its place, and
+ *         rows that do see it add it afterwards. */
 #include <cblas.h>
 #include <limits.h>
 #include <math.h>
@@ -30,11 +32,12 @@ typedef struct vanilla_plan {
   attn_problem pb;
   const attn_micro *mk;
   int built;
-  int64_t *count; /* [b] kept keys                                             */
-  int32_t *idx;   /* [b, nk] their positions                                   */
-  uint8_t *wild;  /* [b, hkv] 1: a kept value is NaN or infinite, 0 * v is not 0 */
-  attn_view k, v; /* rows of kept keys: the caller's, or copies                */
-  float *copy;    /* NULL, or [b, hkv, nk, d] and [b, hkv, nk, dv]             */
+  int64_t *count;       /* [b] kept keys                                      */
+  int32_t *idx;         /* [b, nk] their positions                            */
+  uint8_t *wild;        /* [b, hkv, nk] by rank, 1: its value holds NaN or infinity */
+  attn_view k, v;       /* rows of kept keys: the caller's, or copies         */
+  attn_view all_values; /* the caller's                                       */
+  float *copy;          /* NULL, or [b, hkv, nk, d] and [b, hkv, nk, dv]      */
 } vanilla_plan;
 
 /* Floats from one row of a matrix to the next. */
@@ -52,7 +55,7 @@ static attn_status vanilla_sizes(const attn_problem *pb, const void *params, att
   size_t plan = attn_round(sizeof(vanilla_plan));
   plan = attn_add(plan, attn_round(attn_mul((size_t)pb->b, sizeof(int64_t))));
   plan = attn_add(plan, attn_round(attn_mul(attn_mul((size_t)pb->b, (size_t)pb->nk), sizeof(int32_t))));
-  need->plan = attn_add(plan, attn_round(heads));
+  need->plan = attn_add(plan, attn_round(attn_mul(heads, (size_t)pb->nk)));
   need->scratch = attn_add(attn_mul((size_t)live_heads(pb), matrix_bytes(pb)), ATTN_ALIGN);
   return ATTN_OK;
 }
@@ -76,11 +79,16 @@ static void copy_rows(int64_t n, int64_t width, const float *from, ptrdiff_t str
   for (int64_t j = 0; j < n; j++) memcpy(to + j * width, from + idx[j] * stride, (size_t)width * sizeof(float));
 }
 
-static uint8_t any_wild(int64_t n, int64_t width, const float *x, ptrdiff_t stride) {
-  for (int64_t j = 0; j < n; j++)
-    for (int64_t t = 0; t < width; t++)
-      if (!isfinite(x[j * stride + t])) return 1;
-  return 0;
+/* Marks the rows idx[0..n) that hold a number which is not finite; returns whether there are any. */
+static int find_wild(int64_t n, int64_t width, const float *x, ptrdiff_t stride, const int32_t *idx, uint8_t *wild) {
+  int any = 0;
+  for (int64_t j = 0; j < n; j++) {
+    int here = 0;
+    for (int64_t t = 0; t < width; t++) here |= !isfinite(x[idx[j] * stride + t]);
+    wild[j] = (uint8_t)here;
+    any |= here;
+  }
+  return any;
 }
 
 static attn_status vanilla_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
@@ -94,32 +102,38 @@ static attn_status vanilla_build(void *plan, attn_view k, attn_view v, const uin
   attn_free(pl->copy);
   pl->copy = NULL;
   pl->built = 0;
-  int holes = 0;
+  int copied = 0;
   for (int64_t ib = 0; ib < pb->b; ib++) {
     const int32_t *idx = pl->idx + ib * pb->nk;
     const int64_t n = pl->count[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
-    holes |= n > 0 && idx[n - 1] != n - 1;
+    copied |= n > 0 && idx[n - 1] != n - 1;
   }
   const int64_t heads = pb->b * pb->hkv, key_floats = pb->nk * pb->d, value_floats = pb->nk * pb->dv;
-  pl->k = k, pl->v = v;
-  if (holes) {
-    const size_t bytes = attn_mul(attn_mul((size_t)heads, (size_t)(key_floats + value_floats)), sizeof(float));
-    pl->copy = attn_alloc(bytes);
-    ATTN_FAIL_IF(!pl->copy, ATTN_ERR_NOMEM, "vanilla: no %zu bytes for keys and values without their masked rows", bytes);
-    pl->k = (attn_view){pl->copy, pb->hkv * key_floats, key_floats, pb->d};
-    pl->v = (attn_view){pl->copy + heads * key_floats, pb->hkv * value_floats, value_floats, pb->dv};
+#pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(| : copied)
+  for (int64_t task = 0; task < heads; task++) {
+    const int64_t ib = task / pb->hkv, ih = task % pb->hkv;
+    copied |= find_wild(pl->count[ib], pb->dv, v.p + ib * v.sb + ih * v.sh, v.sn, pl->idx + ib * pb->nk,
+                        pl->wild + task * pb->nk);
   }
+  pl->k = k, pl->v = pl->all_values = v;
+  pl->built = 1;
+  if (!copied) return ATTN_OK;
+  const size_t bytes = attn_mul(attn_mul((size_t)heads, (size_t)(key_floats + value_floats)), sizeof(float));
+  pl->copy = attn_alloc(bytes);
+  pl->built = pl->copy != NULL;
+  ATTN_FAIL_IF(!pl->copy, ATTN_ERR_NOMEM, "vanilla: no %zu bytes for a copy of keys and values", bytes);
+  float *keys = pl->copy, *values = pl->copy + heads * key_floats;
+  pl->k = (attn_view){keys, pb->hkv * key_floats, key_floats, pb->d};
+  pl->v = (attn_view){values, pb->hkv * value_floats, value_floats, pb->dv};
 #pragma omp parallel for num_threads(pb->threads) schedule(static)
   for (int64_t task = 0; task < heads; task++) {
     const int64_t ib = task / pb->hkv, ih = task % pb->hkv, n = pl->count[ib];
     const int32_t *idx = pl->idx + ib * pb->nk;
-    if (holes) {
-      copy_rows(n, pb->d, k.p + ib * k.sb + ih * k.sh, k.sn, idx, pl->copy + task * key_floats);
-      copy_rows(n, pb->dv, v.p + ib * v.sb + ih * v.sh, v.sn, idx, pl->copy + heads * key_floats + task * value_floats);
-    }
-    pl->wild[task] = any_wild(n, pb->dv, pl->v.p + ib * pl->v.sb + ih * pl->v.sh, pl->v.sn);
+    float *to = values + task * value_floats;
+    copy_rows(n, pb->d, k.p + ib * k.sb + ih * k.sh, k.sn, idx, keys + task * key_floats);
+    copy_rows(n, pb->dv, v.p + ib * v.sb + ih * v.sh, v.sn, idx, to);
+    for (int64_t x = 0; x < n * pb->dv; x++) to[x] = isfinite(to[x]) ? to[x] : 0.0f;
   }
-  pl->built = 1;
   return ATTN_OK;
 }
 
@@ -130,6 +144,17 @@ static void multiply(int transposed, int64_t m, int64_t n, int64_t k, float alph
                      const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc) {
   cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
               (int)lda, b, (int)ldb, 0.0f, c, (int)ldc);
+}
+
+/* Adds to a row what sgemm read as 0: weights s[0..n) times values of batch ib, key head kv, that are not finite. */
+static void add_wild(const vanilla_plan *pl, int64_t ib, int64_t kv, int64_t n, const float *s, float *to) {
+  const attn_problem *pb = &pl->pb;
+  const uint8_t *wild = pl->wild + (ib * pb->hkv + kv) * pb->nk;
+  for (int64_t j = 0; j < n; j++) {
+    if (!wild[j]) continue;
+    const float *v = pl->all_values.p + ib * pl->all_values.sb + kv * pl->all_values.sh + pl->idx[ib * pb->nk + j] * pl->all_values.sn;
+    for (int64_t t = 0; t < pb->dv; t++) to[t] += isfinite(v[t]) ? 0.0f : s[j] * v[t];
+  }
 }
 
 /* Rows [i0, i0 + rows) of head (ib, ih); s is their part of the head's matrix. Returns the visible pairs. */
@@ -153,11 +178,8 @@ static uint64_t attend_slab(const vanilla_plan *pl, int64_t ib, int64_t ih, int6
     multiply(1, rows, cols, pb->d, (float)(pb->scale * LOG2E), q.p + ib * q.sb + ih * q.sh + i0 * q.sn, q.sn, k,
              pl->k.sn, s, ld);
     pl->mk->softmax_block(rows, cols, s, ld, prefix, m, l, NULL, 0, 0);
-    if (!pl->wild[ib * pb->hkv + kv] || prefix[0] == cols)
-      multiply(0, rows, pb->dv, cols, 1.0f, s, ld, v, pl->v.sn, to, out.sn);
-    else
-      for (int64_t i = 0; i < rows; i++)
-        if (prefix[i] > 0) multiply(0, 1, pb->dv, prefix[i], 1.0f, s + i * ld, ld, v, pl->v.sn, to + i * out.sn, out.sn);
+    multiply(0, rows, pb->dv, cols, 1.0f, s, ld, v, pl->v.sn, to, out.sn);
+    for (int64_t i = 0; i < rows && pl->copy; i++) add_wild(pl, ib, kv, prefix[i], s + i * ld, to + i * out.sn);
   }
   for (int64_t i = 0; i < rows; i++) {
     float sum = 0.0f;

@@ -1,0 +1,111 @@
+/* subject.c - see subject.h */
+#include "tests/support/subject.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "harness/registry/registry.h"
+
+static const struct {
+  const char *method, *settings;
+} variants[] = {
+    {"topk", "k=1"},
+    {"topk", "k=3"},
+    {"topk", "k=1048576"},
+    {"iceformer", "k=3 levels=2 comp=1 simp=2 retrieve=0.3"},
+    {"iceformer", "k=5 levels=1 comp=3 simp=3 visit=0.2 retrieve=0.5"},
+    {"iceformer", "k=7 levels=4 beam=2 build_beam=1 order=l2"},
+    {"iceformer", "k=1048576"},
+    {"icecells", "dense_below=0 cell=8 visit=2"},
+    {"icecells", "dense_below=0 cell=16 visit=3 mass=1 lloyd=0 far=none"},
+};
+static const struct {
+  const char *method, *format;
+} budgets[] = {{"topk", "k=%d"}, {"iceformer", "k=%d"}, {"icecells", "visit=%d mass=1"}};
+
+enum { MOST = 128 };
+static subject table[MOST + 1];
+
+static void apply(const attn_method *m, const char *settings, void *params) {
+  char text[200], *rest = text;
+  (void)snprintf(text, sizeof text, "%s", settings);
+  for (char *word; (word = strtok_r(rest, " ", &rest)) != NULL;) {
+    ice_err e = {0};
+    char *value = strchr(word, '=');
+    if (!value) fail_msg("%s: %s is no key=value", m->name, word);
+    *value++ = '\0';
+    const attn_param *p = registry_param(m, word, &e);
+    if (!p || registry_param_set(m, p, value, params, &e) != ICE_OK) fail_msg("%s", e.text);
+  }
+}
+
+static void add(const attn_method *m, const char *settings) {
+  subject *s = table;
+  while (s->m) s++;
+  assert_true(s < table + MOST);
+  s->params = calloc(1, m->params_size + 1);
+  assert_non_null(s->params);
+  attn_params_default(m, s->params);
+  apply(m, settings, s->params);
+  (void)snprintf(s->label, sizeof s->label, "%s%s%s", m->name, *settings ? " " : "", settings);
+  s->m = m;
+}
+
+const subject *subjects(void) {
+  if (table[0].m) return table;
+  for (const attn_method *const *m = registry_methods; *m; m++) {
+    if ((*m)->caps & ATTN_CAP_NEEDS_TRAINING) continue;
+    add(*m, "");
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
+      if (!strcmp(variants[i].method, (*m)->name)) add(*m, variants[i].settings);
+  }
+  return table;
+}
+
+void *subject_params(const subject *s, const char *settings) {
+  void *p = malloc(s->m->params_size + 1);
+  assert_non_null(p);
+  memcpy(p, s->params, s->m->params_size);
+  apply(s->m, settings, p);
+  return p;
+}
+
+int subject_can(const subject *s, attn_shape shape) {
+  const uint32_t needed = (shape.causal ? ATTN_CAP_CAUSAL : 0u) | (shape.masked ? ATTN_CAP_MASK : 0u) |
+                          (shape.nq != shape.nk ? ATTN_CAP_CROSS : 0u) | (shape.h != shape.hkv ? ATTN_CAP_GQA : 0u);
+  return (s->m->caps & needed) == needed;
+}
+
+int subject_reports_all(const subject *s) {
+  if (!(s->m->caps & ATTN_CAP_KEYSET)) return 0;
+  for (const attn_param *p = s->m->params; p->key; p++)
+    if (!strcmp(p->key, "far")) { /* keys far away take part by their means */
+      int64_t far;
+      memcpy(&far, (const char *)s->params + p->offset, sizeof far);
+      return far == 0;
+    }
+  return 1;
+}
+
+void *subject_budget(const subject *s, int budget) {
+  char settings[64];
+  for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
+    if (!strcmp(budgets[i].method, s->m->name)) {
+      (void)snprintf(settings, sizeof settings, budgets[i].format, budget);
+      return subject_params(s, settings);
+    }
+  fail_msg("%s converges: name its budget in tests/support/subject.c", s->m->name);
+  return NULL;
+}
+
+void subject_run(const subject *s, const void *params, const attn_case *c, int flags, attn_result *r) {
+  if (attn_case_run(s->m, params ? params : s->params, c, flags, r) != ATTN_OK)
+    fail_msg("%s refused b=%lld h=%lld hkv=%lld nq=%lld nk=%lld d=%lld causal=%d: %s", s->label, (long long)c->pb.b,
+             (long long)c->pb.h, (long long)c->pb.hkv, (long long)c->pb.nq, (long long)c->pb.nk, (long long)c->pb.d,
+             c->pb.causal, attn_last_error());
+}

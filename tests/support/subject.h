@@ -1,0 +1,30 @@
+/* subject.h - what the property tests run on: every method of the table at its defaults, and at settings under which
+ * small problems reach all of its paths. */
+#ifndef TEST_SUBJECT_H
+#define TEST_SUBJECT_H
+
+#include "kernels/attn.h"
+#include "tests/support/attn_case.h"
+
+typedef struct subject {
+  const attn_method *m;
+  char label[96]; /* "iceformer k=3 levels=1" */
+  void *params;
+} subject;
+
+/** All subjects, ended by m == NULL; built on first use, kept for the life of the program. Methods that need trained
+ *  weights are left out: they are tested where their weights are. */
+const subject *subjects(void);
+/** A copy of the parameters of a subject with "key=value key=value" applied; free() it. A wrong text fails the test. */
+void *subject_params(const subject *s, const char *settings);
+/** 1 when the method can take such a problem by its capabilities. */
+int subject_can(const subject *s, attn_shape shape);
+/** 1 when each row is the softmax over exactly the keys that the method reports. */
+int subject_reports_all(const subject *s);
+/** Parameters of an ATTN_CAP_CONVERGES method with this budget; free() them. A method without an entry fails the test. */
+void *subject_budget(const subject *s, int budget);
+
+/** Runs a case that the method must accept; with other parameters than the subject's if params is not NULL. */
+void subject_run(const subject *s, const void *params, const attn_case *c, int flags, attn_result *r);
+
+#endif
