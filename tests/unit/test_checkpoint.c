@@ -286,6 +286,17 @@ static void test_load__truncated_anywhere__refused(void **state) {
   encoder_destroy(&m);
 }
 
+static void test_load__shipped_checkpoint__an_lra_encoder(void **state) {
+  (void)state;
+  encoder m;
+  ice_err e = {0};
+  const encoder_config want = encoder_lra_config(32, 2048, 10, 1);
+  if (encoder_load(&m, "models/checkpoints/lra/listops/softmax.safetensors", &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_memory_equal(&m.cfg, &want, sizeof want);
+  assert_int_equal(m.n_params, 209802);
+  encoder_destroy(&m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_save__then_load__same_encoder),
@@ -299,6 +310,7 @@ int main(void) {
       cmocka_unit_test(test_load__bad_heads__refused_with_value),
       cmocka_unit_test(test_load__nine_layers__refused),
       cmocka_unit_test(test_load__no_such_file_or_no_format__refused),
+      cmocka_unit_test(test_load__shipped_checkpoint__an_lra_encoder),
       cmocka_unit_test(test_load__truncated_anywhere__refused),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);

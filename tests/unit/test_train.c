@@ -354,6 +354,23 @@ static void test_run__three_steps__weights_of_the_recipe_in_double(void **state)
   task_data_free(&train), task_data_free(&dev);
 }
 
+static void test_run__weights_to_start_from__are_the_start(void **state) {
+  (void)state;
+  train_config c = config(1);
+  c.steps = 2, c.warmup = 1, c.lr = 1e-7;
+  encoder start, got;
+  assert_int_equal(encoder_create(&start, &c.model, NULL), ICE_OK);
+  encoder_scramble(&start, 77);
+  c.init = start.params;
+  char text[1024];
+  const plan p = {.cfg = c};
+  assert_int_equal(run(&p, text), ICE_OK);
+  assert_int_equal(encoder_load(&got, out, NULL), ICE_OK);
+  for (int64_t i = 0; i < start.n_params; i++) /* two steps of at most a rate each, and the rounding of the weight */
+    assert_true(fabsf(got.params[i] - start.params[i]) <= 2e-7f + 0x1p-23f * fabsf(start.params[i]));
+  encoder_destroy(&start), encoder_destroy(&got);
+}
+
 static void test_run__threads__do_not_change_bits(void **state) {
   (void)state;
   for (int inputs = 1; inputs <= 2; inputs++) {
@@ -686,6 +703,7 @@ int main(void) {
       cmocka_unit_test(test_schedule__pytorch_one_cycle__same_values),
       cmocka_unit_test(test_stream__each_pass__a_permutation_of_its_own),
       TRAIN_TEST(test_run__three_steps__weights_of_the_recipe_in_double),
+      TRAIN_TEST(test_run__weights_to_start_from__are_the_start),
       TRAIN_TEST(test_run__threads__do_not_change_bits),
       TRAIN_TEST(test_run__log__a_row_every_ten_steps_and_evaluation),
       TRAIN_TEST(test_run__toy_task__learned),
