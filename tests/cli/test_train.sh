@@ -84,6 +84,21 @@ verdict train__state_of_another_recipe__refused_and_kept "$why"
 head -c 1000 "$work/kept" >"$work/long/model.safetensors.state"
 verdict train__damaged_state__refused "$(complains 7 model.safetensors.state train "$work/long.yaml" --resume)"
 
+recipe "$work/further" "steps: 12
+threads: 1
+init: $work/whole/model.safetensors"
+train "$work/further.yaml"
+why=""
+[ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
+cmp -s "$work/whole/model.safetensors" "$work/further/model.safetensors" && why="$why the start made no difference"
+verdict train__weights_to_start_from__are_used "$why"
+recipe "$work/wrong" "steps: 8
+init: $work/absent.safetensors"
+verdict train__absent_weights_to_start_from__refused "$(complains 7 absent.safetensors train "$work/wrong.yaml")"
+recipe "$work/wrong" "steps: 8
+init: $work/whole/model.log.csv"
+verdict train__log_as_weights_to_start_from__refused "$(complains 7 model.log.csv train "$work/wrong.yaml")"
+
 recipe "$work/wrong" 'steps: 8
 stepps: 9'
 verdict train__unknown_key__refused_with_line "$(complains 2 "wrong.yaml:9" train "$work/wrong.yaml")"
