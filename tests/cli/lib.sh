@@ -62,6 +62,8 @@ tiny_model() {
   printf 'name: tiny\ntask: lra/listops\nout: %s\nbatch: 2\nsteps: 2\nwarmup: 1\nthreads: 1\n' "$1" >"$work/tiny.yaml"
   "$ICEBENCH_BIN" train "$work/tiny.yaml" -q
 }
+# children PID: the first child of a process, if it has one
+children() { cut -d ' ' -f 1 "/proc/$1/task/$1/children" 2>/dev/null; }
 # sql FILE STATEMENT: rows of a query
 sql() {
   [ -x "$work/sql" ] || ${CC:-cc} -o "$work/sql" tests/cli/sql.c -lsqlite3 || exit 1

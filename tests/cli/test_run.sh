@@ -15,7 +15,8 @@ rows() { sql "$db" "SELECT $1 FROM results $2"; }
 # child PID: the cell that a run is busy with, once there is one
 child() {
   while [ -e "/proc/$1/exe" ]; do
-    read -r pid _ <"/proc/$1/task/$1/children" 2>/dev/null && [ -n "$pid" ] && break
+    pid=$(children "$1")
+    [ -n "$pid" ] && break
     sleep 0.05
   done
   echo "$pid"
