@@ -68,12 +68,14 @@ static int write_data(store *s, const char *sql, const char *experiment, const c
 
 /* --- script ------------------------------------------------------------------------------------------------------- */
 
-/* Text inside double quotes of gnuplot. */
+/* A string of gnuplot. Quotes, backslashes and above all backquotes, whose text gnuplot would hand to a shell, are
+ * written as octal numbers. */
 static void write_quoted(FILE *f, const char *text) {
   (void)fputc('"', f);
   for (const char *c = text; *c; c++) {
-    if (*c == '"' || *c == '\\') (void)fputc('\\', f);
-    (void)fputc((unsigned char)*c < ' ' ? ' ' : *c, f);
+    if ((unsigned char)*c < ' ') (void)fputc(' ', f);
+    else if (strchr("\"\\'`$@", *c)) (void)fprintf(f, "\\%03o", (unsigned)*c);
+    else (void)fputc(*c, f);
   }
   (void)fputc('"', f);
 }

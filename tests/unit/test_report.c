@@ -164,6 +164,20 @@ static void test_plot__figures__drawn_with_script_and_data(void **state) {
     }
 }
 
+static void test_plot__hostile_names__are_text_not_commands(void **state) {
+  (void)state;
+  char name[400], method[400], command[300];
+  ice_err e = {0};
+  (void)snprintf(command, sizeof command, "touch %s", scratch_path("pwned"));
+  (void)snprintf(name, sizeof name, "'`%s`'\"`%s`\"\\", command, command);
+  (void)snprintf(method, sizeof method, "'.system('%s').'", command);
+  fill(name);
+  put(name, method, "{\"k\":4}", "ok", 0.3, 3, 2, 1, 0.1, 0);
+  const plot_options o = {.experiment = name, .out = scratch_path("out"), .terminal = "svg", .quiet = 1};
+  if (plot_draw(s, &o, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_not_equal(access(scratch_path("pwned"), F_OK), 0);
+}
+
 static void test_plot__faults__named(void **state) {
   (void)state;
   ice_err e = {0};
@@ -181,7 +195,7 @@ int main(void) {
       TEST(test_md__rows__in_order_with_both_speedups), TEST(test_json_and_csv__every_column__null_for_unknown),
       TEST(test_html_and_latex__hostile_names__escaped), TEST(test_against__published__beside_ours),
       TEST(test_report__nothing__no_verdict),           TEST(test_plot__figures__drawn_with_script_and_data),
-      TEST(test_plot__faults__named),
+      TEST(test_plot__hostile_names__are_text_not_commands), TEST(test_plot__faults__named),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
