@@ -3,12 +3,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "datasets/task.h"
 #include "harness/cli.h"
+#include "harness/recipe.h"
 #include "harness/registry/registry.h"
-#include "harness/yaml.h"
 #include "kernels/core/alloc.h"
 #include "models/train.h"
 #include "version.h"
@@ -24,34 +23,6 @@ static void catch_signals(void) {
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
   (void)sigaction(SIGINT, &action, NULL);
   (void)sigaction(SIGTERM, &action, NULL);
-}
-
-/* What the file says, with the recipe's defaults. Strings live in the document. */
-typedef struct recipe {
-  const char *name, *task, *method, *out, *init;
-  int64_t seed, batch, steps, warmup, eval_every, save_every, threads;
-  double lr, dropout;
-} recipe;
-
-static int read_recipe(yaml_doc *doc, recipe *r, ice_err *e) {
-  yaml_node *top = yaml_root(doc);
-  *r = (recipe){.method = "dense", .seed = 1, .batch = 32, .steps = 5000, .warmup = 1000, .eval_every = 100, .save_every = 100, .lr = 1e-4, .dropout = 0.1};
-  r->threads = sysconf(_SC_NPROCESSORS_ONLN);
-  ICE_TRY(yaml_get_string(top, "name", 1, &r->name, e));
-  ICE_TRY(yaml_get_string(top, "task", 1, &r->task, e));
-  ICE_TRY(yaml_get_string(top, "out", 1, &r->out, e));
-  ICE_TRY(yaml_get_string(top, "method", 0, &r->method, e));
-  ICE_TRY(yaml_get_string(top, "init", 0, &r->init, e));
-  ICE_TRY(yaml_get_int(top, "seed", 0, INT64_MAX, &r->seed, e));
-  ICE_TRY(yaml_get_int(top, "batch", 1, 1024, &r->batch, e));
-  ICE_TRY(yaml_get_int(top, "steps", 2, 100000000, &r->steps, e));
-  ICE_TRY(yaml_get_int(top, "warmup", 1, r->steps - 1, &r->warmup, e));
-  ICE_TRY(yaml_get_int(top, "eval_every", 1, 100000000, &r->eval_every, e));
-  ICE_TRY(yaml_get_int(top, "save_every", 1, 100000000, &r->save_every, e));
-  ICE_TRY(yaml_get_int(top, "threads", 1, 256, &r->threads, e));
-  ICE_TRY(yaml_get_real(top, "lr", 1e-9, 10.0, &r->lr, e));
-  ICE_TRY(yaml_get_real(top, "dropout", 0.0, 0.9, &r->dropout, e));
-  return yaml_finish(doc, e);
 }
 
 typedef struct report_state {
@@ -72,29 +43,30 @@ static void report(void *ctx, const train_event *ev) {
 }
 
 /* Everything that decides the weights, one line: a state is resumed only under the same text. */
-static int describe(const recipe *r, const attn_method *method, const char *params, const task_data *train,
+static int describe(const recipe *r, const char *params, const task_data *train,
                     const task_data *dev, char *out, size_t size, ice_err *e) {
   int n = snprintf(out, size,
                    "task %s, train %016llx, dev %016llx, method %s %s %s, seed %lld, batch %lld, steps %lld, warmup %lld, "
                    "lr %.17g, dropout %.17g, eval every %lld, init %s",
-                   r->task, (unsigned long long)train->hash, (unsigned long long)dev->hash, method->name,
-                   method->version, params, (long long)r->seed, (long long)r->batch, (long long)r->steps,
+                   r->task->name, (unsigned long long)train->hash, (unsigned long long)dev->hash, r->method->name,
+                   r->method->version, params, (long long)r->seed, (long long)r->batch, (long long)r->steps,
                    (long long)r->warmup, r->lr, r->dropout, (long long)r->eval_every,
                    r->init ? r->init : "random");
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "task and method names are too long");
 }
 
-static int train_loaded(const cli_common *common, const recipe *r, int resume, const task *t, const attn_method *method,
-                        const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
+static int train_loaded(const cli_common *common, const recipe *r, int resume, const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
+  const task *t = r->task;
+  const attn_method *method = r->method;
   void *params = attn_calloc(method->params_size);
   char *json = NULL, text[2048], seed[32];
   if (!params) return ice_fail(e, ICE_INTERNAL, "out of memory");
   attn_params_default(method, params);
   json = registry_params_json(method, params);
-  int rc = json ? describe(r, method, json, train, dev, text, sizeof text, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
+  int rc = json ? describe(r, json, train, dev, text, sizeof text, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc == ICE_OK) {
     (void)snprintf(seed, sizeof seed, "%lld", (long long)r->seed);
-    const char *meta[] = {"name", r->name, "task", r->task, "attention", "softmax", "seed", seed, "commit", ICE_GIT_COMMIT, NULL};
+    const char *meta[] = {"name", r->name, "task", t->name, "attention", "softmax", "seed", seed, "commit", ICE_GIT_COMMIT, NULL};
     const train_config cfg = {.model = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs),
                               .method = method,
                               .params = params,
@@ -126,7 +98,8 @@ static int train_loaded(const cli_common *common, const recipe *r, int resume, c
 }
 
 /* The weights of r->init, if there are any; they must have the shape of the task's model. */
-static int load_init(const recipe *r, const task *t, encoder *init, ice_err *e) {
+static int load_init(const recipe *r, encoder *init, ice_err *e) {
+  const task *t = r->task;
   if (!r->init) return ICE_OK;
   ICE_TRY(encoder_load(init, r->init, e));
   const encoder_config want = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
@@ -136,16 +109,13 @@ static int load_init(const recipe *r, const task *t, encoder *init, ice_err *e) 
 }
 
 static int train_recipe(const cli_common *common, const recipe *r, int resume, ice_err *e) {
-  const task *t = task_find(r->task, e);
-  const attn_method *method = t ? registry_find(r->method, e) : NULL;
-  if (!method) return e->code;
   task_data train, dev;
-  ICE_TRY(task_load(t, TASK_TRAIN, &train, e));
-  int rc = task_load(t, TASK_DEV, &dev, e);
+  ICE_TRY(task_load(r->task, TASK_TRAIN, &train, e));
+  int rc = task_load(r->task, TASK_DEV, &dev, e);
   if (rc == ICE_OK) {
     encoder init = {0};
-    rc = load_init(r, t, &init, e);
-    if (rc == ICE_OK) rc = train_loaded(common, r, resume, t, method, &init, &train, &dev, e);
+    rc = load_init(r, &init, e);
+    if (rc == ICE_OK) rc = train_loaded(common, r, resume, &init, &train, &dev, e);
     encoder_destroy(&init);
     task_data_free(&dev);
   }
@@ -162,7 +132,7 @@ static int train_main(const cli_common *common, int argc, char **argv, ice_err *
   yaml_doc *doc;
   recipe r;
   ICE_TRY(yaml_read(file, &doc, e));
-  int rc = read_recipe(doc, &r, e);
+  int rc = recipe_read(doc, &r, e);
   if (rc == ICE_OK) rc = train_recipe(common, &r, resume != NULL, e);
   yaml_close(doc);
   return rc;
@@ -183,7 +153,7 @@ const cli_verb cli_verb_train = {
             "  name, task, out            needed: a name, a task of `icebench list tasks`, the checkpoint to write\n"
             "  method (dense)             an attention that can be trained\n"
             "  init                       a checkpoint of the same shape to start from; random weights if absent\n"
-            "  seed (1)  batch (32)  steps (5000)  warmup (1000)  lr (1e-4, the peak)  dropout (0.1)\n"
+            "  seed (1)  batch (32)  steps (5000)  warmup (a fifth of steps)  lr (1e-4, the peak)  dropout (0.1)\n"
             "  eval_every, save_every (100)   steps between evaluations on the dev split, and between states\n"
             "  threads (all cores)\n"
             "\n"

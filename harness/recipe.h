@@ -1,0 +1,24 @@
+/* recipe.h - training files: YAML in, one checked recipe out. Read by the verbs train, check, list. */
+#ifndef ICE_RECIPE_H
+#define ICE_RECIPE_H
+
+#include <stdint.h>
+
+#include "datasets/task.h"
+#include "harness/yaml.h"
+#include "kernels/attn.h"
+
+typedef struct recipe {
+  const char *name, *out, *init; /* init: NULL for random weights; texts live in the document */
+  const task *task;
+  const attn_method *method; /* has a training part */
+  int64_t seed, batch, steps, warmup, eval_every, save_every, threads;
+  double lr, dropout;
+} recipe;
+
+/** Is this a training, and no experiment? It names the checkpoint to write. */
+int recipe_is_one(yaml_doc *doc);
+/** Reads all of it, with defaults. ICE_USAGE with place, value and what is allowed. */
+int recipe_read(yaml_doc *doc, recipe *out, ice_err *e);
+
+#endif
