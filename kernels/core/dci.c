@@ -13,8 +13,10 @@
  * Tree      Keys climb to level l with probability n^(-l/levels). Every key below the top has a parent one level up: the
  *           nearest found by the same beam search, key to key, under the build budgets. A query opens the `beam` best cells
  *           of each level, and every key scored on the way may be returned.
+ * Long keys One key of many times the usual norm makes c so large that all others look alike. Up to 32 keys of more than 8
+ *           times the median (nonzero) norm therefore stay outside the tree and are scored by every query.
  * Source    Li & Malik 2017 (arXiv:1703.00440); levels and maps as in IceFormer (arXiv:2405.02842).
- * Differs   Closed form instead of lists (same candidates); keys and queries projected at one scale; levels, directions and
+ * Differs   Long keys; closed form instead of lists (same candidates); keys and queries projected at one scale; levels, directions and
  *           so all bits are functions of the seed. */
 #include "kernels/core/dci.h"
 
@@ -23,6 +25,8 @@
 
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
+
+enum { EXPONENT_MIN = -150, EXPONENT_MAX = 140 }; /* of norms of finite keys of up to 65536 floats */
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
@@ -260,8 +264,9 @@ int64_t dci_search(const dci *x, const float *q, double norm, int64_t k, const d
   for (int i = 0; i < x->shape.comp * x->shape.simp; i++)
     w->projection[i] = x->mk->dot(d, x->direction + i * (d + 1), q) * inverse;
   const probe p = {.v = q, .a = w->projection};
-  int64_t last;
-  const int64_t hits = descend(x, &p, x->depths - 1, k, k, budget, w, &last);
+  int64_t last, hits = descend(x, &p, x->depths - 1, k, k, budget, w, &last);
+  const int64_t tree = x->level[x->depths];
+  hits = score_cell(x, &p, tree, x->n - tree, x->n - tree, hits, w); /* the long keys */
   const double unit = ldexp(1.0, x->exponent);
   for (int64_t i = 0; i < hits; i++)
     w->hit[i] = (attn_hit){(float)((double)w->hit[i].score * unit), x->id[w->hit[i].id]};
@@ -312,16 +317,47 @@ static void project_key(const dci *x, const float *v, float last, float *a) {
   }
 }
 
-/* Depth of every rank, so that no level is empty; fewer levels when the draw keeps failing. */
-static void draw_levels(dci *x, uint64_t seed) {
+enum { ASIDE = -1 }; /* depth of a long key */
+
+static int exponent_of(double square) { /* of a norm, binary; that of zero is EXPONENT_MIN, which no other has */
+  int e = EXPONENT_MIN;
+  if (square > 0.0) (void)frexp(sqrt(square), &e);
+  return e;
+}
+
+/* Sets depth = ASIDE for the longest keys and 0 for the others, and c; returns how many stay in the tree. */
+static int64_t set_aside(dci *x, const float *keys, ptrdiff_t ks, const int32_t *idx) {
+  enum { MOST = 32, FACTOR = 3 /* 2^3 */ };
+  int64_t count[EXPONENT_MAX - EXPONENT_MIN + 1] = {0}, below = 0, above = 0;
+  const int64_t d = x->shape.d;
+  for (int64_t r = 0; r < x->n; r++) count[exponent_of(square_norm(d, keys + idx[r] * ks)) - EXPONENT_MIN]++;
+  int median = EXPONENT_MIN, limit = EXPONENT_MAX;
+  const int64_t nonzero = x->n - count[0];
+  count[0] = 0;
+  while ((below += count[median - EXPONENT_MIN]) * 2 < nonzero) median++;
+  for (; limit > median + FACTOR && above + count[limit - EXPONENT_MIN] <= MOST; limit--) above += count[limit - EXPONENT_MIN];
+  double most = 0.0;
+  for (int64_t r = 0; r < x->n; r++) {
+    const double square = square_norm(d, keys + idx[r] * ks);
+    x->depth[r] = exponent_of(square) > limit ? ASIDE : 0;
+    if (x->depth[r] != ASIDE && square > most) most = square;
+  }
+  x->norm = (float)frexp(sqrt(most), &x->exponent);
+  x->inverse = x->norm > 0.0f ? 1.0f / x->norm : 0.0f;
+  return x->n - above;
+}
+
+/* Depth of every key of the tree, so that no level is empty; fewer levels when the draw keeps failing. */
+static void draw_levels(dci *x, int64_t keys, uint64_t seed) {
   enum { ATTEMPTS = 64 };
   int64_t count[DCI_MAX_LEVELS];
-  int levels = x->shape.levels < x->n ? x->shape.levels : (int)x->n;
+  int levels = x->shape.levels < keys ? x->shape.levels : (int)keys;
   for (int attempt = 0;; attempt++) {
     if (attempt == ATTEMPTS) attempt = 0, levels--;
-    const double climb = pow((double)x->n, -1.0 / levels);
+    const double climb = pow((double)keys, -1.0 / levels);
     memset(count, 0, sizeof count);
     for (int64_t r = 0; r < x->n; r++) {
+      if (x->depth[r] == ASIDE) continue;
       int up = 0;
       while (up < levels - 1 &&
              (double)(attn_hash(attn_hash(seed, (uint64_t)attempt, (uint64_t)levels), (uint64_t)r, (uint64_t)up) >> 11) * 0x1p-53 < climb)
@@ -350,20 +386,17 @@ static void fill_slot(dci *x, int64_t slot, int64_t rank, const float *keys, ptr
 }
 
 void dci_begin(dci *x, const float *keys, ptrdiff_t ks, const int32_t *idx, int64_t n, uint64_t seed) {
-  double most = 0.0;
   x->n = n;
   x->depths = 0;
+  x->norm = x->inverse = 0.0f;
   memset(x->level, 0, sizeof x->level);
-  for (int64_t r = 0; r < n; r++) {
-    const double square = square_norm(x->shape.d, keys + idx[r] * ks);
-    if (square > most) most = square;
-  }
-  x->norm = (float)frexp(sqrt(most), &x->exponent);
-  x->inverse = x->norm > 0.0f ? 1.0f / x->norm : 0.0f;
   if (n == 0) return;
-  draw_levels(x, seed);
+  draw_levels(x, set_aside(x, keys, ks, idx), seed);
   for (int64_t s = 0; s < n; s++) x->size[s] = 1;
   dci_place(x, 0, keys, ks, idx);
+  int64_t slot = x->level[x->depths];
+  for (int64_t r = 0; r < n; r++)
+    if (x->depth[r] == ASIDE) fill_slot(x, slot++, r, keys, ks, idx);
 }
 
 void dci_assign(dci *x, int depth, const float *keys, ptrdiff_t ks, const int32_t *idx, int64_t r0, int64_t r1,
@@ -405,7 +438,7 @@ void dci_place(dci *x, int depth, const float *keys, ptrdiff_t ks, const int32_t
 }
 
 void dci_finish(dci *x) {
-  for (int64_t s = x->n - 1; s >= 0; s--) {
+  for (int64_t s = x->level[x->depths] - 1; s >= 0; s--) {
     int64_t sum = 1;
     for (int64_t i = x->child[s]; i < x->child[s + 1]; i++) sum += x->size[i];
     x->size[s] = (int32_t)sum;

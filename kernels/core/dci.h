@@ -21,7 +21,8 @@ typedef struct dci_shape { /* what an index is made with */
 } dci_shape;
 
 /** A tree of keys. Every key is a node; its children are the *cell* below it. Nodes are numbered by slot, level by level
- *  from the top, children in the order of their parents, so that every cell is a contiguous slab. */
+ *  from the top, children in the order of their parents, so that every cell is a contiguous slab. Behind the tree, from
+ *  slot level[depths] on, stand the few keys that are much longer than the others: every query scores them. */
 typedef struct dci {
   dci_shape shape;
   const attn_micro *mk;
@@ -29,7 +30,7 @@ typedef struct dci {
   int64_t n;                             /* keys */
   int depths;                            /* levels in use; 0 for an empty index */
   int64_t level[DCI_MAX_LEVELS + 1];     /* first slot of each level, from the top */
-  float norm, inverse;                   /* c = largest norm, and 1/c (0 when all keys are 0); of scaled keys */
+  float norm, inverse;                   /* c = largest norm in the tree, and 1/c (0 when all are 0); of scaled keys */
   int exponent;                          /* keys are stored times 2^-exponent, so that c is in [1/2, 1) */
   int32_t *id, *child, *size;            /* [n], [n + 1], [n]: position; first slot of its cell; keys in its subtree */
   float *key, *last, *projection;        /* [n, d], [n], [comp * simp, n]: in the order of slots; last coordinate of T_K */
