@@ -14,6 +14,7 @@
  * Cost    per query about 2 cells d (route) + cells dv (far) + 2 visit cell d (near) multiply-adds; building
  *         (1 + lloyd) cells d per key. With cells = n / cell this grows as n^2 / cell, a small share up to 64k keys.
  * Limits  f32; not causal. Below `dense_below` keys it is "dense", bit for bit. */
+#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -250,7 +251,7 @@ static void estimate(const icecells_plan *pl, const attn_cells *c, int64_t rows,
   const int64_t d = pl->pb.d, ld = padded(mk, c->cells);
   mk->gemm(rows, c->cells, d, sc->q, d, 1, c->mean_t, mk->panel, mk->panel * d, sc->estimate, ld, 0);
   for (int64_t i = 0; i < rows; i++) {
-    const float *q = sc->q + i * d, square = mk->dot(d, q, q), length = sqrtf(square);
+    const float *q = sc->q + i * d, square = fminf(mk->dot(d, q, q), FLT_MAX), length = sqrtf(square);
     const float half = (float)(0.5 * LN2) * square;
     float *row = sc->estimate + i * ld;
     for (int64_t j = 0; j < c->cells; j++) {
