@@ -35,8 +35,8 @@ static void cut(task_data *d) {
     const int32_t *ids = task_ids(d, i, 0);
     int64_t start = 0;
     const int64_t length = largest_piece(ids, task_len(d, i, 0), &start);
-    if (length == 0) continue;
-    const int value = listops_value(ids + start, length);
+    const int value = length ? listops_value(ids + start, length) : -1;
+    if (value < 0) continue; /* no piece, or the example was not well formed */
     memmove(d->tokens + at, ids + start, (size_t)length * sizeof *d->tokens);
     d->start[count] = at;
     d->label[count++] = value;
@@ -54,6 +54,8 @@ static int load(const char *root, task_split split, task_data *out, int *absent,
   return ice_fail(e, ICE_DATA, "%s: no expression of %d..%d tokens in any example", root, SHORTEST, LONGEST);
 }
 
+static int value_of(const task_data *d, int64_t e) { return listops_value(task_ids(d, e, 0), task_len(d, e, 0)); }
+
 const task task_listops_pieces = {
     .name = "synth/listops-pieces",
     .doc = "subexpressions of 20 to 200 tokens of lra/listops; first stage of its training",
@@ -65,4 +67,5 @@ const task task_listops_pieces = {
     .inputs = 1,
     .official_count = {96000, 2000, 2000},
     .load = load,
+    .value = value_of,
 };

@@ -271,19 +271,18 @@ static int load_file(const char *path, listops_layout layout, task_data *out, ic
   return rc;
 }
 
-/* The folder with the release layout below root, judged by any of its three files; 0 when there is none. */
-static int find_folder(const char *root, char *dir, size_t size) {
+static const char *const file_name[TASK_SPLITS] = {"basic_train.tsv", "basic_val.tsv", "basic_test.tsv"};
+
+/* The folder [FILE_PATH] with the release layout below root, judged by any of its three files; 0 when there is none. */
+static int find_folder(const char *root, char *dir) {
   static const char *const places[] = {FOLDER, "lra/lra_release/lra_release/listops-1000",
                                        "lra/lra_release/listops-1000", "lra_release/lra_release/listops-1000",
                                        "lra_release/listops-1000", "listops-1000", "lra/listops"};
+  char path[FILE_PATH];
   for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-    int n = snprintf(dir, size, "%s/%s", root, places[i]);
-    if (n < 0 || (size_t)n >= size) continue;
-    for (int s = 0; s < TASK_SPLITS; s++) {
-      char name[32], path[4096];
-      (void)snprintf(name, sizeof name, "basic_%s.tsv", task_split_name((task_split)s));
-      if (source_find(dir, name, path, sizeof path)) return 1;
-    }
+    if (file_join(dir, root, places[i], NULL)) continue;
+    for (int s = 0; s < TASK_SPLITS; s++)
+      if (source_find(dir, file_name[s], path)) return 1;
   }
   return 0;
 }
@@ -292,10 +291,10 @@ static int find_folder(const char *root, char *dir, size_t size) {
 
 /* Reads dir/generated.json; *made is NULL when there is none (official files). */
 static int read_manifest(const char *dir, json_t **made, ice_err *e) {
-  char path[4096];
+  char path[FILE_PATH];
   *made = NULL;
-  int n = snprintf(path, sizeof path, "%s/" MANIFEST, dir);
-  if (n < 0 || (size_t)n >= sizeof path || !file_is_regular(path)) return ICE_OK;
+  ICE_TRY(file_join(path, dir, MANIFEST, e));
+  if (!file_is_regular(path)) return ICE_OK;
   file_map m;
   ICE_TRY(file_open_map(path, 1 << 16, &m, e));
   json_error_t err;
@@ -313,10 +312,9 @@ static int read_manifest(const char *dir, json_t **made, ice_err *e) {
 }
 
 static int write_manifest(const char *dir, json_t *made, ice_err *e) {
-  char path[4096];
-  const int length = snprintf(path, sizeof path, "%s/" MANIFEST, dir);
-  if (length < 0 || length >= (int)sizeof path) return ice_fail(e, ICE_USAGE, "--out: the path is too long");
+  char path[FILE_PATH];
   file_out o;
+  ICE_TRY(file_join(path, dir, MANIFEST, e));
   ICE_TRY(file_out_open(&o, path, e));
   if (json_dumpf(made, o.stream, JSON_INDENT(2)) || fputc('\n', o.stream) == EOF) {
     file_out_abort(&o);
@@ -327,28 +325,41 @@ static int write_manifest(const char *dir, json_t *made, ice_err *e) {
 
 /* --- loading -------------------------------------------------------------------------------------------------- */
 
+/* The file must be the one that was generated, where that was recorded. */
+static int check_record(const json_t *made, task_split split, const task_data *d, ice_err *e) {
+  const char *want = json_string_value(json_object_get(json_object_get(made, task_split_name(split)), "xxh3"));
+  char have[17];
+  (void)snprintf(have, sizeof have, "%016" PRIx64, d->hash);
+  if (!want || !strcmp(want, have)) return ICE_OK;
+  return ice_fail(e, ICE_DATA, "%s: checksum (xxh3) %s, " MANIFEST " beside it says %s; make the set again", d->origin, have, want);
+}
+
 static int load(const char *root, task_split split, task_data *out, int *absent, ice_err *e) {
-  char dir[4096], name[32], path[4096];
+  char dir[FILE_PATH], path[FILE_PATH];
   json_t *made = NULL;
-  *absent = !find_folder(root, dir, sizeof dir);
+  *absent = !find_folder(root, dir);
   if (*absent) return ice_fail(e, ICE_DATA, "%s: holds no " FOLDER, root);
   ICE_TRY(read_manifest(dir, &made, e));
-  int official = !made;
+  int rc = source_find(dir, file_name[split], path)
+               ? load_file(path, LISTOPS_RELEASE, out, e)
+               : ice_fail(e, ICE_DATA, "%s/%s: missing beside the other splits; make or fetch the set again", dir, file_name[split]);
+  if (!rc) {
+    out->official = !made;
+    rc = check_record(made, split, out, e);
+    if (rc) task_data_free(out);
+  }
   json_decref(made);
-  (void)snprintf(name, sizeof name, "basic_%s.tsv", task_split_name(split));
-  if (!source_find(dir, name, path, sizeof path))
-    return ice_fail(e, ICE_DATA, "%s/%s: missing beside the other splits; make or fetch the set again", dir, name);
-  ICE_TRY(load_file(path, LISTOPS_RELEASE, out, e));
-  out->official = official;
-  return ICE_OK;
+  return rc;
 }
 
 static int load_standin(const char *root, task_split split, task_data *out, int *absent, ice_err *e) {
-  char path[4096];
-  *absent = split != TASK_TEST || !source_find(root, "lra/listops/nangia_bowman_test_d20s.tsv", path, sizeof path);
+  char path[FILE_PATH];
+  *absent = split != TASK_TEST || !source_find(root, "lra/listops/nangia_bowman_test_d20s.tsv", path);
   if (*absent) return ice_fail(e, ICE_DATA, "%s: holds no stand-in for the %s split", root, task_split_name(split));
   return load_file(path, LISTOPS_ORIGINAL, out, e);
 }
+
+static int value_of(const task_data *d, int64_t e) { return listops_value(task_ids(d, e, 0), task_len(d, e, 0)); }
 
 /* --- making --------------------------------------------------------------------------------------------------- */
 
@@ -371,19 +382,23 @@ static int seen_add(seen_set *s, XXH128_hash_t h) {
 
 static int make_split(const task_make_options *opt, const char *dir, task_split split, int64_t count, seen_set *seen,
                       int64_t *done, int64_t total, json_t *record, ice_err *e) {
-  char path[4096], *text = malloc(LISTOPS_MAX_TEXT + 16);
+  char path[FILE_PATH], *text = malloc(LISTOPS_MAX_TEXT + 16);
   listops_tree *t = malloc(sizeof *t);
   XXH3_state_t *hash = XXH3_createState();
   attn_rng rng;
   file_out o = {0};
-  const int length = snprintf(path, sizeof path, "%s/basic_%s.tsv", dir, task_split_name(split));
-  if (length < 0 || length >= (int)sizeof path) path[0] = 0; /* refused by file_out_open */
-  int rc = text && t && hash ? file_out_open(&o, path, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
+  int rc = text && t && hash ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+  if (!rc) rc = file_join(path, dir, file_name[split], e);
+  if (!rc) rc = file_out_open(&o, path, e);
   if (rc) goto done;
   attn_rng_seed(&rng, opt->seed, 0x6c6973746f7073u + (uint64_t)split); /* "listops" */
   (void)XXH3_64bits_reset(hash);
   int n = sprintf(text, "Source\tTarget\r\n");
   for (int64_t i = 0; i <= count; i++) {
+    if (opt->stop && *opt->stop) {
+      rc = ice_fail(e, ICE_INTERNAL, "%s: stopped after %" PRId64 " of %" PRId64 " examples", path, i, count);
+      goto done;
+    }
     (void)XXH3_64bits_update(hash, text, (size_t)n);
     if (fwrite(text, 1, (size_t)n, o.stream) != (size_t)n) break; /* commit reports it */
     if (i == count) break;
@@ -415,16 +430,16 @@ done:
 extern const task task_lra_listops;
 
 static int make(const task_make_options *opt, ice_err *e) {
-  char dir[4096], path[4096];
+  char dir[FILE_PATH], path[FILE_PATH];
   int64_t count[TASK_SPLITS], total = 0, done = 0;
-  int n = snprintf(dir, sizeof dir, "%s/" FOLDER, opt->out);
-  if (n < 0 || (size_t)n + 64 > sizeof dir) return ice_fail(e, ICE_USAGE, "folder name of %d bytes; at most 4000 are allowed", n);
-  if (opt->examples < 0) return ice_fail(e, ICE_USAGE, "%" PRId64 " examples; allowed are 0 (official sizes) and up", opt->examples);
-  const int length = snprintf(path, sizeof path, "%s/" MANIFEST, dir);
-  if (length < 0 || length >= (int)sizeof path) return ice_fail(e, ICE_USAGE, "--out: the path is too long");
-  if (find_folder(opt->out, dir, sizeof dir) && !file_is_regular(path))
-    return ice_fail(e, ICE_USAGE, "%s: holds files that were not generated; choose another folder with --out", dir);
-  (void)snprintf(dir, sizeof dir, "%s/" FOLDER, opt->out);
+  if (opt->examples < 0)
+    return ice_fail(e, ICE_USAGE, "%" PRId64 " examples; allowed are 0 (official sizes) and up", opt->examples);
+  if (find_folder(opt->out, dir)) {
+    ICE_TRY(file_join(path, dir, MANIFEST, e));
+    if (!file_is_regular(path))
+      return ice_fail(e, ICE_USAGE, "%s: holds files that were not generated; choose another folder with --out", dir);
+  }
+  ICE_TRY(file_join(dir, opt->out, FOLDER, e));
   ICE_TRY(file_make_dirs(dir, e));
   for (int s = 0; s < TASK_SPLITS; s++) {
     int64_t full = task_lra_listops.official_count[s];
@@ -461,4 +476,5 @@ const task task_lra_listops = {
     .load = load,
     .load_standin = load_standin,
     .make = make,
+    .value = value_of,
 };

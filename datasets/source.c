@@ -9,13 +9,13 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-int source_find(const char *root, const char *name, char *path, size_t size) {
-  static const char *const suffix[] = {"", ".gz"};
-  for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
-    int n = snprintf(path, size, "%s/%s%s", root, name, suffix[i]);
-    if (n > 0 && (size_t)n < size && file_is_regular(path)) return 1;
-  }
-  return 0;
+int source_find(const char *dir, const char *name, char *path) {
+  if (file_join(path, dir, name, NULL)) return 0;
+  if (file_is_regular(path)) return 1;
+  size_t n = strlen(path);
+  if (n + 4 > FILE_PATH) return 0;
+  memcpy(path + n, ".gz", 4);
+  return file_is_regular(path);
 }
 
 /* Inflates all members of a gzip file into memory that grows by doubling. */
@@ -27,6 +27,7 @@ static int inflate_all(source *s, size_t max, ice_err *e) {
   for (;;) {
     if (have == room) {
       size_t grown = room ? room * 2 : s->map.n * 4 + 4096;
+      if (grown > max) grown = max + 1; /* one more than allowed, to see that it is too much */
       uint8_t *p = have > max ? NULL : realloc(s->heap, grown);
       if (have > max) rc = ice_fail(e, ICE_DATA, "%s: unpacks to more than %zu bytes", s->path, max);
       else if (!p) rc = ice_fail(e, ICE_INTERNAL, "%s: out of memory for %zu unpacked bytes", s->path, grown);

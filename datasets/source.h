@@ -8,13 +8,13 @@ typedef struct source {
   const uint8_t *p; /* contents, unpacked */
   size_t n;
   uint64_t hash;    /* XXH3 of the contents, so packed and plain files of one content agree */
-  char path[4096];  /* the file that was found */
+  char path[FILE_PATH]; /* the file that was found */
   file_map map;
   uint8_t *heap;
 } source;
 
-/** Looks for root/name, then root/name.gz; returns 1 and the path found, or 0. */
-int source_find(const char *root, const char *name, char *path, size_t size);
+/** Looks for dir/name, then dir/name.gz; returns 1 and the path [FILE_PATH] found, or 0. */
+int source_find(const char *dir, const char *name, char *path);
 /** Reads path; gzip is recognised by its first bytes. ICE_DATA when it cannot be read, is damaged, or unpacks to more
  *  than max bytes. */
 int source_open(const char *path, size_t max, source *s, ice_err *e);

@@ -33,27 +33,41 @@ int task_roots(char *buf, size_t size, const char **roots, int max) {
   return count;
 }
 
-int task_load(const task *t, task_split split, task_data *out, ice_err *e) {
-  char buf[8192];
+void task_advice(const task *t, char *out, size_t size) {
+  if (t->make)
+    (void)snprintf(out, size, "make it with `icebench data make %s --seed 1`, or %s", t->name, t->source);
+  else
+    (void)snprintf(out, size, "%s", t->source);
+}
+
+int task_search(const task *t, task_split split, task_data *out, int *absent, ice_err *e) {
+  char buf[8192], where[512] = "";
   const char *roots[64];
   *out = (task_data){0};
+  *absent = 0;
   int count = task_roots(buf, sizeof buf, roots, 64);
   if (!count) return ice_fail(e, ICE_USAGE, "ICEBENCH_DATA_DIR is longer than %zu bytes", sizeof buf - 16);
   /* A stand-in serves only where no root has the task itself. */
   int (*const load[])(const char *, task_split, task_data *, int *, ice_err *) = {t->load, t->load_standin};
   for (int pass = 0; pass < 2 && load[pass]; pass++)
     for (int i = 0; i < count; i++) {
-      int absent = 0, rc = load[pass](roots[i], split, out, &absent, e);
-      if (rc == ICE_OK || !absent) return rc;
+      int none = 0, rc = load[pass](roots[i], split, out, &none, e);
+      out->standin = rc == ICE_OK && pass;
+      if (rc == ICE_OK || !none) return rc;
     }
-  char where[512] = "";
+  *absent = 1;
   for (int i = 0; i < count; i++) {
     size_t n = strlen(where);
     (void)snprintf(where + n, sizeof where - n, "%s%s", n ? ", " : "", roots[i]);
   }
-  return ice_fail(e, ICE_DATA, "%s: no %s split below %s; %s%s%s%s", t->name, task_split_name(split), where,
-                  t->make ? "make it with `icebench data make " : "", t->make ? t->name : "",
-                  t->make ? " --seed 1`, or " : "", t->source);
+  char advice[512];
+  task_advice(t, advice, sizeof advice);
+  return ice_fail(e, ICE_DATA, "%s: no %s split below %s; %s", t->name, task_split_name(split), where, advice);
+}
+
+int task_load(const task *t, task_split split, task_data *out, ice_err *e) {
+  int absent;
+  return task_search(t, split, out, &absent, e);
 }
 
 void task_data_free(task_data *d) {

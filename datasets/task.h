@@ -6,6 +6,7 @@
 #ifndef ICE_TASK_H
 #define ICE_TASK_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ typedef struct task_data {
   uint64_t hash;    /* XXH3 of the unpacked file the split was read from                    */
   char origin[512]; /* path of the file it was read from                                    */
   int official;     /* 1: official release, 0: generated or stand-in (named so in reports)  */
+  int standin;      /* 1: other examples of the task's kind                                 */
 } task_data;
 
 /** Options of `data make`. */
@@ -33,6 +35,7 @@ typedef struct task_make_options {
   int64_t examples;  /* 0: official sizes; N: at most N train examples, dev and test at most N each      */
   void (*progress)(void *ctx, int64_t done, int64_t total); /* may be NULL */
   void *ctx;
+  const volatile sig_atomic_t *stop; /* may be NULL; make gives up with ICE_INTERNAL soon after it became nonzero */
 } task_make_options;
 
 typedef struct task {
@@ -52,8 +55,8 @@ typedef struct task {
   int (*load_standin)(const char *root, task_split split, task_data *out, int *absent, ice_err *e);
   /** Generates the task below opt->out; NULL: cannot be generated. Files appear whole or not at all. */
   int (*make)(const task_make_options *opt, ice_err *e);
-  /** Verifies the files below a root (counts, labels, duplicates, known checksums) and prints what it found. */
-  int (*check)(const char *root, FILE *out, ice_err *e);
+  /** The label of example e as computed from its tokens, -1 when they mean nothing; NULL where only people can tell. */
+  int (*value)(const task_data *d, int64_t e);
 } task;
 
 /** All tasks, NULL-terminated, in the order of tasks.def. */
@@ -63,6 +66,10 @@ const task *task_find(const char *name, ice_err *e);
 /** Loads a split from the first data root that has it. Roots: $ICEBENCH_DATA_DIR (a ':' list), then
  *  datasets/data. When no root has it: ICE_DATA with the line that says what to make or fetch. */
 int task_load(const task *t, task_split split, task_data *out, ice_err *e);
+/** The same; *absent tells whether the failure is that no root has the task. */
+int task_search(const task *t, task_split split, task_data *out, int *absent, ice_err *e);
+/** How to get the task's data, in one line: "make it with ..., or fetch ...". */
+void task_advice(const task *t, char *out, size_t size);
 /** Fills roots[] (borrowed pointers into buf) with the search path; returns their number (<= max). */
 int task_roots(char *buf, size_t size, const char **roots, int max);
 void task_data_free(task_data *d);

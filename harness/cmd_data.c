@@ -1,6 +1,9 @@
 /* cmd_data.c - verb `data`: where data sets are, making them, verifying them. */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -14,20 +17,51 @@ typedef struct data_options {
   const char *seed, *out, *examples;
 } data_options;
 
+static volatile sig_atomic_t stop_signal;
+static void on_signal(int number) { stop_signal = number; }
+
 /* --- list ---------------------------------------------------------------------------------------------------------- */
 
+/* The tasks that a command is about: the named one or all. ICE_USAGE for an unknown name. */
+static int choose(const char *name, const task *const **out, const task *one[2], ice_err *e) {
+  *out = task_all;
+  if (!name) return ICE_OK;
+  one[0] = task_find(name, e);
+  one[1] = NULL;
+  *out = one;
+  return one[0] ? ICE_OK : e->code;
+}
+
+static const char *kind_of(const task_data *d) {
+  return d->official ? "official" : d->standin ? "stand-in (other examples of this kind)" : "generated";
+}
+
+/* Closes the lines of a task of which something is absent. */
+static void advise(const task *t, int missing) {
+  char advice[512];
+  task_advice(t, advice, sizeof advice);
+  if (missing) (void)printf("  %s\n", advice);
+}
+
 static int list_tasks(const cli_common *common, const data_options *o, const char *name, ice_err *e) {
-  (void)common, (void)o, (void)e;
-  for (int i = 0; task_all[i]; i++) {
-    const task *t = task_all[i];
-    task_data d;
-    ice_err why = {0};
-    if (name && strcmp(name, t->name)) continue;
-    if (task_load(t, TASK_TEST, &d, &why) == ICE_OK) {
-      (void)printf("%-14s %s, test split of %lld: %s\n", t->name, d.official ? "official" : "generated or stand-in", (long long)d.count, d.origin);
-      task_data_free(&d);
-    } else
-      (void)printf("%-14s absent: %s\n", t->name, why.text);
+  (void)common, (void)o;
+  const task *const *tasks, *one[2];
+  ICE_TRY(choose(name, &tasks, one, e));
+  for (; *tasks; tasks++) {
+    int missing = 0;
+    (void)printf("%s: %s\n", (*tasks)->name, (*tasks)->doc);
+    for (int split = 0; split < TASK_SPLITS; split++) {
+      task_data d;
+      ice_err why = {0};
+      int absent;
+      if (task_search(*tasks, (task_split)split, &d, &absent, &why) == ICE_OK) {
+        (void)printf("  %-5s %6lld  %s, %s\n", task_split_name((task_split)split), (long long)d.count, kind_of(&d), d.origin);
+        task_data_free(&d);
+      } else
+        (void)printf("  %-5s %6s  %s\n", task_split_name((task_split)split), absent ? "absent" : "bad", absent ? "" : why.text);
+      missing |= absent;
+    }
+    advise(*tasks, missing);
   }
   return ICE_OK;
 }
@@ -36,10 +70,29 @@ static int list_tasks(const cli_common *common, const data_options *o, const cha
 
 static void tick(void *ctx, int64_t done, int64_t total) { cli_progress_tick(ctx, done, total, ""); }
 
-/* Where data goes when nobody says: the first folder of $ICEBENCH_DATA_DIR, else datasets/data. */
+/* Whether files may be made below a folder, which may be missing. Permission bits count even for root. */
+static int is_writable(const char *path) {
+  char part[4096];
+  struct stat st;
+  size_t n = strlen(path);
+  if (n == 0 || n >= sizeof part) return 0;
+  memcpy(part, path, n + 1);
+  while (stat(part, &st) != 0) { /* the nearest folder that exists */
+    char *slash = strrchr(part, '/');
+    if (slash == part) part[1] = 0;
+    else if (slash) *slash = 0;
+    else strcpy(part, ".");
+  }
+  return S_ISDIR(st.st_mode) && (st.st_mode & 0222) && access(part, W_OK) == 0;
+}
+
+/* Where data goes when nobody says: the first root that can be written to; datasets/data is the last one. */
 static const char *default_root(char *buf, size_t size) {
   const char *roots[MAX_ROOTS];
-  return task_roots(buf, size, roots, MAX_ROOTS) > 0 ? roots[0] : "datasets/data";
+  const int count = task_roots(buf, size, roots, MAX_ROOTS);
+  for (int i = 0; i < count; i++)
+    if (is_writable(roots[i])) return roots[i];
+  return "datasets/data";
 }
 
 static int make_task(const cli_common *common, const data_options *o, const char *name, ice_err *e) {
@@ -52,34 +105,63 @@ static int make_task(const cli_common *common, const data_options *o, const char
   if (!t->make) return ice_fail(e, ICE_DATA, "%s cannot be generated; %s", t->name, t->source);
   if (o->seed) ICE_TRY(cli_int("seed", o->seed, 0, INT64_MAX, &seed, e));
   if (o->examples) ICE_TRY(cli_int("examples", o->examples, 1, 100000000, &examples, e));
+  if (o->out && !*o->out) return ice_fail(e, ICE_USAGE, "--out is empty; a folder is needed");
   const task_make_options make = {.seed = (uint64_t)seed,
                                   .out = o->out ? o->out : default_root(buf, sizeof buf),
                                   .examples = examples,
                                   .progress = tick,
-                                  .ctx = &progress};
+                                  .ctx = &progress,
+                                  .stop = &stop_signal};
+  const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
+  (void)sigaction(SIGINT, &action, NULL);
+  (void)sigaction(SIGTERM, &action, NULL);
   cli_progress_start(&progress, t->name, !common->quiet);
-  const int rc = t->make(&make, e);
+  const int rc = t->make(&make, e), number = (int)stop_signal;
   cli_progress_end(&progress);
+  if (rc != ICE_OK && number)
+    return ice_fail(e, 128 + number, "interrupted; %s below %s is incomplete and will not be read, run the same command again",
+                    t->name, make.out);
   if (rc == ICE_OK && !common->quiet) (void)printf("%s: made below %s (seed %lld)\n", t->name, make.out, seed);
   return rc;
 }
 
 /* --- check --------------------------------------------------------------------------------------------------------- */
 
-static int by_value(const void *a, const void *b) {
-  const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-  return (x > y) - (x < y);
+typedef struct seen {
+  uint64_t hash; /* of the tokens of one example */
+  int split;
+} seen;
+
+/* What a check has met so far. */
+typedef struct census {
+  seen *all;
+  int64_t count, splits;
+} census;
+
+static int by_hash(const void *a, const void *b) {
+  const seen *x = a, *y = b;
+  return x->hash != y->hash ? (x->hash > y->hash) - (x->hash < y->hash) : x->split - y->split;
 }
 
-/* Appends one hash per example. */
-static uint64_t *add_hashes(uint64_t *all, int64_t have, const task_data *d) {
-  uint64_t *grown = realloc(all, (size_t)(have + d->count) * sizeof *grown);
-  for (int64_t i = 0; grown && i < d->count; i++) {
+static int add_split(census *c, task_split split, const task_data *d, ice_err *e) {
+  seen *grown = realloc(c->all, (size_t)(c->count + d->count) * sizeof *grown);
+  if (!grown) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld examples", (long long)(c->count + d->count));
+  for (int64_t i = 0; i < d->count; i++) {
     const int64_t first = d->start[i * d->inputs], last = d->start[(i + 1) * d->inputs];
-    grown[have + i] = XXH3_64bits(d->tokens + first, (size_t)(last - first) * sizeof *d->tokens);
+    grown[c->count++] =
+        (seen){.hash = XXH3_64bits(d->tokens + first, (size_t)(last - first) * sizeof *d->tokens), .split = (int)split};
   }
-  if (!grown) free(all);
-  return grown;
+  c->all = grown;
+  c->splits++;
+  return ICE_OK;
+}
+
+static void report_repeats(const census *c) {
+  int64_t within = 0, across = 0;
+  qsort(c->all, (size_t)c->count, sizeof *c->all, by_hash);
+  for (int64_t i = 1; i < c->count; i++)
+    if (c->all[i].hash == c->all[i - 1].hash) c->all[i].split == c->all[i - 1].split ? within++ : across++;
+  (void)printf("  repeated examples: %lld within a split, %lld across splits\n", (long long)within, (long long)across);
 }
 
 static void describe_split(const task *t, task_split split, const task_data *d) {
@@ -89,50 +171,69 @@ static void describe_split(const task *t, task_split split, const task_data *d) 
     shortest = n < shortest ? n : shortest;
     longest = n > longest ? n : longest;
   }
-  (void)printf("  %-5s %lld examples (official: %lld), %lld..%lld tokens, mean %.1f; labels", task_split_name(split),
-               (long long)d->count, (long long)t->official_count[split], (long long)shortest, (long long)longest,
+  (void)printf("  %-5s %lld examples (the release has %lld), %s\n", task_split_name(split), (long long)d->count,
+               (long long)t->official_count[split], kind_of(d));
+  (void)printf("        %s, xxh3 %016llx\n", d->origin, (unsigned long long)d->hash);
+  (void)printf("        %lld..%lld tokens, mean %.1f; labels", (long long)shortest, (long long)longest,
                (double)d->start[d->count * d->inputs] / (double)(d->count * d->inputs));
   for (int64_t i = 0; i < d->count; i++) count[d->label[i] & 63]++;
   for (int c = 0; c < t->classes && c < 64; c++) (void)printf(" %.1f%%", 100.0 * (double)count[c] / (double)d->count);
-  (void)printf("\n        %s\n", d->origin);
+  (void)printf("\n");
 }
 
-static int check_one(const task *t, ice_err *e) {
-  uint64_t *hash = NULL;
-  int64_t total = 0, twice = 0;
-  int rc = ICE_OK;
+/* Every label against the value computed from the tokens, where a task can do that. */
+static int check_labels(const task *t, task_split split, const task_data *d, ice_err *e) {
+  int64_t wrong = 0, first = 0;
+  for (int64_t i = d->count - 1; t->value && i >= 0; i--)
+    if (t->value(d, i) != d->label[i]) wrong++, first = i;
+  if (!wrong) return ICE_OK;
+  const int value = t->value(d, first);
+  (void)printf("        %lld wrong labels\n", (long long)wrong);
+  return ice_fail(e, ICE_DATA, "%s: example %lld of %s: label %d, %s %d; make or fetch the set again", d->origin,
+                  (long long)first + 1, task_split_name(split), (int)d->label[first],
+                  value < 0 ? "tokens without meaning, value" : "value", value);
+}
+
+/* Returns the first fault and goes on behind it. */
+static int check_one(const task *t, census *c, int must_exist, ice_err *e) {
+  int rc = ICE_OK, missing = 0;
   (void)printf("%s\n", t->name);
   for (int split = 0; split < TASK_SPLITS; split++) {
     task_data d;
     ice_err why = {0};
-    if (task_load(t, (task_split)split, &d, &why) != ICE_OK) {
-      (void)printf("  %-5s %s\n", task_split_name((task_split)split), why.text);
-      if (rc == ICE_OK) rc = ice_fail(e, why.code, "%s", why.text);
-      continue;
+    int absent, one = task_search(t, (task_split)split, &d, &absent, &why);
+    if (one == ICE_OK) {
+      describe_split(t, (task_split)split, &d);
+      one = check_labels(t, (task_split)split, &d, &why);
+      if (one == ICE_OK) one = add_split(c, (task_split)split, &d, &why);
+      task_data_free(&d);
+    } else {
+      (void)printf("  %-5s %s\n", task_split_name((task_split)split), absent ? "absent" : why.text);
+      if (absent && !must_exist) one = ICE_OK;
+      missing |= absent;
     }
-    describe_split(t, (task_split)split, &d);
-    hash = add_hashes(hash, total, &d);
-    total = hash ? total + d.count : 0;
-    task_data_free(&d);
+    if (one != ICE_OK && rc == ICE_OK) rc = ice_fail(e, one, "%s", why.text);
   }
-  if (total) qsort(hash, (size_t)total, sizeof *hash, by_value);
-  for (int64_t i = 1; i < total; i++) twice += hash[i] == hash[i - 1];
-  free(hash);
-  if (total) (void)printf("  %lld examples occur more than once\n", (long long)twice);
+  advise(t, missing);
   return rc;
 }
 
 static int check_tasks(const cli_common *common, const data_options *o, const char *name, ice_err *e) {
   (void)common, (void)o;
-  if (name) {
-    const task *t = task_find(name, e);
-    return t ? check_one(t, e) : e->code;
-  }
+  const task *const *tasks, *one[2];
   int rc = ICE_OK;
-  for (int i = 0; task_all[i]; i++) {
-    const int one = check_one(task_all[i], e);
-    rc = rc == ICE_OK ? one : rc;
+  int64_t splits = 0;
+  ICE_TRY(choose(name, &tasks, one, e));
+  for (; *tasks; tasks++) {
+    census c = {0};
+    ice_err why = {0};
+    const int bad = check_one(*tasks, &c, name != NULL, &why);
+    if (c.count) report_repeats(&c);
+    splits += c.splits;
+    free(c.all);
+    if (bad != ICE_OK && rc == ICE_OK) rc = ice_fail(e, bad, "%s", why.text);
   }
+  if (rc == ICE_OK && !splits) return ice_fail(e, ICE_DATA, "no task has data; see `icebench data list`");
   return rc;
 }
 
@@ -161,8 +262,12 @@ static int data_main(const cli_common *common, int argc, char **argv, ice_err *e
                              {.name = "examples", .has_value = 1, .value = &o.examples},
                              {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, words, 2, &n, e));
-  for (size_t i = 0; words[0] && i < sizeof action / sizeof *action; i++)
-    if (!strcmp(words[0], action[i].name)) return action[i].run(common, &o, words[1], e);
+  for (size_t i = 0; words[0] && i < sizeof action / sizeof *action; i++) {
+    if (strcmp(words[0], action[i].name)) continue;
+    if (action[i].run != make_task && (o.seed || o.out || o.examples))
+      return ice_fail(e, ICE_USAGE, "data %s takes no --%s; only make does", words[0], o.seed ? "seed" : o.out ? "out" : "examples");
+    return action[i].run(common, &o, words[1], e);
+  }
   return ice_fail(e, ICE_USAGE, "data %s: allowed list, make, fetch, check", words[0] ? words[0] : "WHAT");
 }
 
@@ -176,9 +281,13 @@ const cli_verb cli_verb_data = {
             "\n"
             "Data is looked for in the folders of $ICEBENCH_DATA_DIR (separated by ':'), then in datasets/data, in the\n"
             "official layout of each release; files may be plain or gzipped.\n"
-            "make generates a task in that layout, the same files for the same seed; --examples keeps the first N of each\n"
-            "split. check loads every split and reports counts, lengths, labels and repeated examples. fetch says what to\n"
-            "download from where: nothing is downloaded yet.\n"
+            "list shows every split, its file, and what to do where one is absent.\n"
+            "make generates a task in that layout, the same files for the same seed (default 1), below DIR (default: the\n"
+            "first of these folders that can be written to); --examples keeps the first N of each split.\n"
+            "check reads every split: checksum, counts, lengths, labels against what the tokens say, repeated examples.\n"
+            "fetch says what to download from where: nothing is downloaded yet.\n"
+            "\n"
+            "exit codes: 0 done, 2 usage, 7 data missing or not sane, 130/143 interrupted\n"
             "\n"
             "examples:\n"
             "  icebench data make lra/listops --seed 7\n"

@@ -2,12 +2,12 @@
  * The dictionary is read by a parser of exactly the form that NumPy writes: three keys, strings, True/False, a tuple. */
 #include "harness/npy.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
+#include "kernels/core/half.h"
 
 #define FILE_MAX ((size_t)1 << 40)
 
@@ -134,25 +134,13 @@ static int check_length(const header *h, size_t width, size_t n, const char *nam
 
 /* --- values -------------------------------------------------------------------------------------------------------- */
 
-static float half_to_float(uint16_t v) {
-  const int exponent = v >> 10 & 31, mantissa = v & 1023;
-  const float sign = v & 0x8000 ? -1.0f : 1.0f;
-  if (exponent == 31) return mantissa ? NAN : sign * INFINITY;
-  return sign * (exponent ? ldexpf((float)(mantissa + 1024), exponent - 25) : ldexpf((float)mantissa, -24));
-}
-
 static void convert(const uint8_t *from, char kind, size_t width, int64_t n, float *to) {
   for (int64_t i = 0; i < n; i++) {
     uint16_t h;
-    uint32_t w;
     double d;
     if (width == 4) memcpy(to + i, from + 4 * i, 4);
     else if (width == 8) memcpy(&d, from + 8 * i, 8), to[i] = (float)d;
-    else {
-      memcpy(&h, from + 2 * i, 2);
-      if (kind == 'f') to[i] = half_to_float(h);
-      else w = (uint32_t)h << 16, memcpy(to + i, &w, 4);
-    }
+    else memcpy(&h, from + 2 * i, 2), to[i] = kind == 'f' ? attn_f32_of_f16(h) : attn_f32_of_bf16(h);
   }
 }
 

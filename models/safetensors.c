@@ -3,11 +3,11 @@
 #include "models/safetensors.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/core/fileio.h"
+#include "kernels/core/half.h"
 
 enum { HEADER_MAX = 100 << 20 }; /* as the reference implementation */
 #define FILE_MAX ((size_t)1 << 46)
@@ -182,13 +182,6 @@ const char *st_meta(const st_file *f, const char *key) {
   return json_string_value(json_object_get(json_object_get(impl->header, "__metadata__"), key));
 }
 
-static float half_to_float(uint16_t h) {
-  const int exponent = h >> 10 & 31, mantissa = h & 1023;
-  const float sign = h & 0x8000 ? -1.0f : 1.0f;
-  if (exponent == 31) return mantissa ? NAN : sign * INFINITY;
-  return sign * (exponent ? ldexpf((float)(mantissa + 1024), exponent - 25) : ldexpf((float)mantissa, -24));
-}
-
 static void shape_text(char *out, size_t size, int rank, const int64_t *shape) {
   size_t n = (size_t)snprintf(out, size, "[");
   for (int i = 0; i < rank && n < size; i++)
@@ -208,12 +201,11 @@ int st_copy_f32(const st_file *f, const char *name, int rank, const int64_t *sha
   }
   for (int64_t i = 0; i < t->count; i++) {
     uint16_t h;
-    uint32_t w;
     double d;
     switch (t->dtype) {
     case ST_F32: memcpy(out + i, t->data + 4 * i, 4); break;
-    case ST_F16: memcpy(&h, t->data + 2 * i, 2), out[i] = half_to_float(h); break;
-    case ST_BF16: memcpy(&h, t->data + 2 * i, 2), w = (uint32_t)h << 16, memcpy(out + i, &w, 4); break;
+    case ST_F16: memcpy(&h, t->data + 2 * i, 2), out[i] = attn_f32_of_f16(h); break;
+    case ST_BF16: memcpy(&h, t->data + 2 * i, 2), out[i] = attn_f32_of_bf16(h); break;
     case ST_F64: memcpy(&d, t->data + 8 * i, 8), out[i] = (float)d; break;
     default: return ice_fail(e, ICE_DATA, "%s: tensor %s: dtype must be F32, F16, BF16 or F64", file, name);
     }
@@ -229,38 +221,40 @@ static int64_t count_of(const st_out *t) {
   return n;
 }
 
+/* NULL when memory is out, a text is not UTF-8, or a name comes twice. */
 static json_t *header_of(const st_out *t, int count, const char *const *meta) {
   json_t *header = json_object(), *text = json_object();
   size_t at = 0;
-  for (const char *const *m = meta; m && *m; m += 2) (void)json_object_set_new(text, m[0], json_string(m[1]));
-  (void)json_object_set_new(header, "__metadata__", text);
+  int bad = 0;
+  for (const char *const *m = meta; m && *m; m += 2) bad |= json_object_set_new(text, m[0], json_string(m[1]));
+  bad |= json_object_set_new(header, "__metadata__", text);
   for (int i = 0; i < count; i++) {
     json_t *shape = json_array();
     const size_t bytes = (size_t)count_of(t + i) * dtype_of[t[i].dtype].bytes;
-    for (int j = 0; j < t[i].rank; j++) (void)json_array_append_new(shape, json_integer(t[i].shape[j]));
-    (void)json_object_set_new(header, t[i].name,
-                              json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_of[t[i].dtype].name, "shape", shape,
-                                        "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+    for (int j = 0; j < t[i].rank; j++) bad |= json_array_append_new(shape, json_integer(t[i].shape[j]));
+    bad |= json_object_get(header, t[i].name) != NULL;
+    bad |= json_object_set_new(header, t[i].name,
+                               json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_of[t[i].dtype].name, "shape", shape,
+                                         "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
     at += bytes;
   }
-  return header;
+  if (!bad) return header;
+  json_decref(header);
+  return NULL;
 }
 
 static void write_bf16(FILE *f, const float *v, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
-    uint32_t w;
-    memcpy(&w, v + i, 4);
-    uint16_t h = (uint16_t)((w + 0x7fffu + (w >> 16 & 1)) >> 16); /* to nearest, ties to even */
-    if (isnan(v[i])) h = 0x7fc0;
+    const uint16_t h = attn_bf16_of_f32(v[i]);
     (void)fwrite(&h, 2, 1, f);
   }
 }
 
 int st_write(const char *path, const st_out *t, int count, const char *const *meta, ice_err *e) {
   json_t *header = header_of(t, count, meta);
-  char *text = json_dumps(header, JSON_COMPACT);
+  char *text = header ? json_dumps(header, JSON_COMPACT) : NULL;
   json_decref(header);
-  if (!text) return ice_fail(e, ICE_INTERNAL, "%s: out of memory, or a name that is not UTF-8", path);
+  if (!text) return ice_fail(e, ICE_INTERNAL, "%s: out of memory, a text that is not UTF-8, or a name given twice", path);
   const size_t n = strlen(text), padded = (n + 7) / 8 * 8;
   file_out out;
   int rc = file_out_open(&out, path, e);

@@ -9,6 +9,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+int file_join(char *out, const char *dir, const char *name, ice_err *e) {
+  size_t a = strlen(dir), b = strlen(name);
+  if (a + b + 2 > FILE_PATH)
+    return ice_fail(e, ICE_USAGE, "path of %zu bytes (%.60s...); at most %d are allowed", a + b + 1, dir, FILE_PATH - 1);
+  memcpy(out, dir, a);
+  out[a] = '/';
+  memcpy(out + a + 1, name, b + 1);
+  return ICE_OK;
+}
+
 /* --- reading -------------------------------------------------------------------------------------------------- */
 
 static const char *kind_of(mode_t mode) {
@@ -56,9 +66,10 @@ int file_is_regular(const char *path) {
 /* --- writing -------------------------------------------------------------------------------------------------- */
 
 int file_make_dirs(const char *path, ice_err *e) {
-  char part[4096];
+  char part[FILE_PATH];
   size_t n = strlen(path);
-  if (n == 0 || n >= sizeof part) return ice_fail(e, ICE_USAGE, "folder name of %zu bytes; 1..%zu are allowed", n, sizeof part - 1);
+  if (n == 0 || n >= sizeof part)
+    return ice_fail(e, ICE_USAGE, "folder name of %zu bytes; 1..%zu are allowed", n, sizeof part - 1);
   for (size_t i = 1; i <= n; i++) {
     if (path[i] != '/' && path[i] != '\0') continue;
     memcpy(part, path, i);
@@ -86,22 +97,24 @@ static size_t folder_of(const char *path, char *out, size_t size) {
 int file_out_open(file_out *o, const char *path, ice_err *e) {
   *o = (file_out){0};
   struct stat st;
-  if (strlen(path) + 16 > sizeof o->temp)
-    return ice_fail(e, ICE_USAGE, "file name of %zu bytes; at most %zu are allowed", strlen(path), sizeof o->temp - 16);
+  if (strlen(path) + 48 > sizeof o->temp)
+    return ice_fail(e, ICE_USAGE, "file name of %zu bytes; at most %zu are allowed", strlen(path), sizeof o->temp - 48);
   if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
     return ice_fail(e, ICE_USAGE, "%s: is %s; only a regular file can be replaced", path, kind_of(st.st_mode));
   memcpy(o->path, path, strlen(path) + 1);
   size_t n = folder_of(path, o->temp, sizeof o->temp);
-  const char *base = strrchr(path, '/');
-  (void)snprintf(o->temp + n, sizeof o->temp - n, "/.%s.XXXXXX", base ? base + 1 : path);
-  int fd = mkostemp(o->temp, O_CLOEXEC);
-  if (fd < 0) return ice_fail(e, ICE_INTERNAL, "%s: cannot be created: %s", path, strerror(errno));
-  mode_t mask = umask(0); /* the only way to read it */
-  (void)umask(mask);
-  if (fchmod(fd, 0666 & ~mask) || !(o->stream = fdopen(fd, "wb"))) {
+  const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+  int fd = -1;
+  for (unsigned i = 0; i < 1000 && (fd < 0 && (i == 0 || errno == EEXIST)); i++) { /* EEXIST: left by a crash */
+    (void)snprintf(o->temp + n, sizeof o->temp - n, "/.%.200s.%ld-%u", base, (long)getpid(), i);
+    fd = open(o->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+  }
+  if (fd < 0 || !(o->stream = fdopen(fd, "wb"))) {
     int err = errno;
-    (void)close(fd);
-    (void)unlink(o->temp);
+    if (fd >= 0) {
+      (void)close(fd);
+      (void)unlink(o->temp);
+    }
     return ice_fail(e, ICE_INTERNAL, "%s: cannot be created: %s", path, strerror(err));
   }
   return ICE_OK;
@@ -117,7 +130,7 @@ int file_out_commit(file_out *o, ice_err *e) {
   if (!bad && rename(o->temp, o->path)) bad = 1, err = errno;
   if (bad) {
     (void)unlink(o->temp);
-    return ice_fail(e, ICE_INTERNAL, "%s: cannot be written: %s", o->path, err ? strerror(err) : "an earlier write failed");
+    return ice_fail(e, ICE_INTERNAL, "%s: cannot be written: %s", o->path, err ? strerror(err) : "a write failed");
   }
   char folder[sizeof o->path];
   (void)folder_of(o->path, folder, sizeof folder);

@@ -11,6 +11,11 @@
 
 #include "kernels/core/err.h"
 
+#define FILE_PATH 4096 /* bytes of the buffers that hold a path */
+
+/** out [FILE_PATH] = dir/name. ICE_USAGE when that is too long. */
+int file_join(char *out, const char *dir, const char *name, ice_err *e);
+
 typedef struct file_map {
   const uint8_t *p; /* never NULL after file_open_map, even for an empty file */
   size_t n;
@@ -28,7 +33,7 @@ int file_make_dirs(const char *path, ice_err *e);
 /** A file being written. stream is buffered and may be used with fprintf, fwrite, ...; errors are found by commit. */
 typedef struct file_out {
   FILE *stream;
-  char path[4096], temp[4096];
+  char path[FILE_PATH], temp[FILE_PATH];
 } file_out;
 
 /** Starts a file that will replace path. ICE_USAGE when path exists and is not a regular file or is too long,
