@@ -58,7 +58,7 @@ static int list_tasks(const cli_common *common, const data_options *o, const cha
         (void)printf("  %-5s %6lld  %s, %s\n", task_split_name((task_split)split), (long long)d.count, kind_of(&d), d.origin);
         task_data_free(&d);
       } else
-        (void)printf("  %-5s %6s  %s\n", task_split_name((task_split)split), absent ? "absent" : "bad", absent ? "" : why.text);
+        (void)printf("  %-5s %s\n", task_split_name((task_split)split), absent ? "absent" : why.text);
       missing |= absent;
     }
     advise(*tasks, missing);
@@ -136,6 +136,7 @@ typedef struct seen {
 typedef struct census {
   seen *all;
   int64_t count, splits;
+  int missing; /* a split is absent */
 } census;
 
 static int by_hash(const void *a, const void *b) {
@@ -196,7 +197,7 @@ static int check_labels(const task *t, task_split split, const task_data *d, ice
 
 /* Returns the first fault and goes on behind it. */
 static int check_one(const task *t, census *c, int must_exist, ice_err *e) {
-  int rc = ICE_OK, missing = 0;
+  int rc = ICE_OK;
   (void)printf("%s\n", t->name);
   for (int split = 0; split < TASK_SPLITS; split++) {
     task_data d;
@@ -210,11 +211,10 @@ static int check_one(const task *t, census *c, int must_exist, ice_err *e) {
     } else {
       (void)printf("  %-5s %s\n", task_split_name((task_split)split), absent ? "absent" : why.text);
       if (absent && !must_exist) one = ICE_OK;
-      missing |= absent;
+      c->missing |= absent;
     }
     if (one != ICE_OK && rc == ICE_OK) rc = ice_fail(e, one, "%s", why.text);
   }
-  advise(t, missing);
   return rc;
 }
 
@@ -229,6 +229,7 @@ static int check_tasks(const cli_common *common, const data_options *o, const ch
     ice_err why = {0};
     const int bad = check_one(*tasks, &c, name != NULL, &why);
     if (c.count) report_repeats(&c);
+    advise(*tasks, c.missing);
     splits += c.splits;
     free(c.all);
     if (bad != ICE_OK && rc == ICE_OK) rc = ice_fail(e, bad, "%s", why.text);
