@@ -28,7 +28,7 @@ FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
-.PHONY: all deps test check-tests quickstart install uninstall asan tsan fuzz format clean help FORCE
+.PHONY: all deps test check-tests golden quickstart install uninstall asan tsan fuzz format clean help FORCE
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -124,6 +124,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (clang-14); new inputs go to build/f
 
 format: ## lay out the sources with clang-format
 	clang-format -i $$(git ls-files '*.c' '*.h')
+
+golden: $(B)/tests/regression/test_golden ## write tests/regression/golden.csv anew; review the difference
+	@$< --write tests/regression/golden.csv
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_.-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
