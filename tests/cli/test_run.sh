@@ -168,8 +168,11 @@ head -c 100000 /dev/zero | tr '\0' '[' | "$ICEBENCH_BIN" __cell >"$work/out" 2>"
 verdict cell__hostile_job__is_refused "$why"
 
 why=""
+tree=$PWD
+cd "$work" # datasets/data of the tree may hold the task
 ICEBENCH_DATA_DIR="$work/empty" run "$ICEBENCH_BIN" run "$work/x.yaml" --db "$work/none.db"
-[ "$code" -eq 7 ] && grep -q 'icebench data make lra/listops' "$work/err" || [ -d datasets/data/lra ] || why="data: $code $(cat "$work/err")"
+[ "$code" -eq 7 ] && grep -q 'icebench data make lra/listops' "$work/err" || why="data: $code $(cat "$work/err")"
+cd "$tree"
 sed 's/m\.safetensors/none.safetensors/' "$work/x.yaml" >"$work/w.yaml"
 try 7 "none.safetensors: no such file" run "$work/w.yaml" --db "$work/none.db"
 sed 's/^model:.*/model: lra\/listops\/nobody/' "$work/x.yaml" >"$work/w.yaml"

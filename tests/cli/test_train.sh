@@ -111,6 +111,7 @@ verdict train__no_file__refused "$(complains 2 "needs one file" train)"
 verdict train__absent_file__refused "$(complains 2 "absent.yaml" train "$work/absent.yaml")"
 recipe "$work/wrong" 'steps: 8'
 export ICEBENCH_DATA_DIR="$work/nowhere"
+cd "$work" # datasets/data of the tree may hold the task
 verdict train__no_data__says_how_to_make_it "$(complains 7 "data make lra/listops" train "$work/wrong.yaml")"
 why=""
 [ -e "$work/wrong" ] && why="there is $work/wrong"
