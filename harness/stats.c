@@ -20,7 +20,7 @@ double stats_quantile(const double *x, size_t n, double q) {
 }
 
 double stats_median(double *x, size_t n) {
-  qsort(x, n, sizeof *x, ascending);
+  if (n > 1) qsort(x, n, sizeof *x, ascending);
   return stats_quantile(x, n, 0.5);
 }
 

@@ -344,22 +344,23 @@ static int is_time(const char *metric) {
   return (n > 3 && !strcmp(metric + n - 3, "_ns")) || !strncmp(metric, "speedup_", 8);
 }
 
-static void label_of(const store_cell *c, const machine_facts *m, char *out, size_t size) {
+/* What the caller says, then what this build does to the times; to sqlite3_free(). */
+static char *label_of(const store_cell *c, const machine_facts *m) {
   const char *given = c->label ? c->label : "";
-  if (!strcmp(m->variant, "release")) (void)snprintf(out, size, "%s", given);
-  else (void)snprintf(out, size, "%s%s%s build%s", given, *given ? ", " : "", m->variant, may_time(m) ? "" : ": no times");
+  if (!strcmp(m->variant, "release")) return sqlite3_mprintf("%s", given);
+  return sqlite3_mprintf("%s%s%s build%s", given, *given ? ", " : "", m->variant, may_time(m) ? "" : ": no times");
 }
 
 static int put_row(store *s, const store_cell *c, int64_t attempt, const machine_facts *m, int64_t build, ice_err *e) {
   statement t;
-  char seed[32], label[256];
+  char seed[32];
   (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
-  label_of(c, m, label, sizeof label);
   ICE_TRY(prepare(s, &t,
                   "INSERT INTO attempt (key, attempt, experiment, task, model, method, method_version, params, seed, n, heads, head_dim, layers, "
                   "causal, threads, isa, examples, partial, status, reason, label, config, data_hash, model_hash, machine_id, build_id, "
                   "started_utc_ms, wall_ms) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,"
                   "?25,?26,?27,?28)", e));
+  char *label = label_of(c, m);
   bind_text(&t, c->key);
   bind_int(&t, attempt);
   const char *const names[] = {c->experiment, c->task, c->model, c->method, c->method_version, c->params, seed};
@@ -375,7 +376,9 @@ static int put_row(store *s, const store_cell *c, int64_t attempt, const machine
   bind_int(&t, c->partial);
   bind_text(&t, c->status);
   bind_text(&t, c->reason);
-  bind_text(&t, *label ? label : NULL);
+  t.bad |= label ? SQLITE_OK : SQLITE_NOMEM;
+  bind_text(&t, label && *label ? label : NULL);
+  sqlite3_free(label);
   bind_text(&t, c->config);
   bind_text(&t, c->data_hash);
   bind_text(&t, c->model_hash);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
+#include "harness/machine.h"
 #include "harness/sql.h"
 #include "harness/store.h"
 
@@ -231,7 +232,7 @@ static void test_expected_ms__median_of_finished(void **state) {
   (void)state;
   store *s = open_ok(STORE_WRITE);
   ice_err e = {0};
-  char key[8];
+  char key[16];
   const int64_t wall[] = {100, 900, 300};
   assert_true(isnan(store_expected_ms(s, "t", "m", "dense")));
   for (int i = 0; i < 3; i++) {
@@ -593,21 +594,52 @@ static void test_query__that_writes__refused(void **state) {
 
 /* --- debug builds ---------------------------------------------------------------------------------------------------- */
 
+/* The variant of this build is made to differ, so that every build tests both sides. */
+static void store_as(const char *variant, const char *allow, const char *key, const char *label) {
+  ice_err e = {0};
+  char *mine = (char *)(uintptr_t)machine_get()->variant, kept[16];
+  (void)strcpy(kept, mine);
+  (void)strcpy(mine, variant);
+  (void)(allow ? setenv("ICEBENCH_ALLOW_DEBUG", allow, 1) : unsetenv("ICEBENCH_ALLOW_DEBUG"));
+  store *s = open_ok(STORE_WRITE);
+  store_cell c = cell_of(key, "dense", "ok");
+  c.label = label;
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  store_close(s);
+  (void)strcpy(mine, kept);
+}
+static const char *ask_times(const char *key) {
+  char sql[400];
+  (void)snprintf(sql, sizeof sql,
+                 "SELECT (SELECT count(*) FROM metric m WHERE m.cell_id = c.id AND name IN ('attention_ns', 'speedup_dense', 'speedup_vanilla')), "
+                 "(SELECT count(*) FROM sample p WHERE p.cell_id = c.id), (SELECT value FROM metric m WHERE m.cell_id = c.id AND name = 'accuracy'), "
+                 "label FROM cell c WHERE key = '%s'", key);
+  store *s = open_ok(STORE_READ);
+  const char *row = ask(s, sql);
+  store_close(s);
+  return row;
+}
+
 static void test_times__of_debug_builds__are_left_out_unless_allowed(void **state) {
   (void)state;
-  ice_err e = {0};
-  (void)unsetenv("ICEBENCH_ALLOW_DEBUG");
-  store *s = open_ok(STORE_WRITE);
-  store_cell c = cell_of("k1", "dense", "ok");
-  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
-#ifdef NDEBUG
-  assert_string_equal(ask(s, "SELECT attention_ns, label FROM results"), "2000000|NULL|");
-#else
-  assert_non_null(strstr(ask(s, "SELECT attention_ns, speedup_dense, accuracy, label FROM results"), "NULL|NULL|0.375|"));
-  assert_non_null(strstr(got, "no times"));
-  assert_string_equal(ask(s, "SELECT count(*) FROM sample"), "0|");
-#endif
-  store_close(s);
+  store_as("release", NULL, "a", NULL);
+  assert_string_equal(ask_times("a"), "3|2|0.375|NULL|");
+  store_as("asan", NULL, "b", NULL);
+  assert_string_equal(ask_times("b"), "0|0|0.375|asan build: no times|");
+  store_as("debug", "0", "c", "stand-in data");
+  assert_string_equal(ask_times("c"), "0|0|0.375|stand-in data, debug build: no times|");
+  store_as("debug", "1", "d", NULL);
+  assert_string_equal(ask_times("d"), "3|2|0.375|debug build|");
+}
+
+static void test_label__long__kept_whole(void **state) {
+  (void)state;
+  char label[1001], want[1100];
+  memset(label, 'x', sizeof label - 1);
+  label[sizeof label - 1] = 0;
+  (void)snprintf(want, sizeof want, "0|0|0.375|%s, debug build: no times|", label);
+  store_as("debug", NULL, "a", label);
+  assert_string_equal(ask_times("a"), want);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -642,6 +674,7 @@ int main(void) {
       TEST(test_open__empty_file__becomes_a_database),
       TEST(test_query__that_writes__refused),
       TEST(test_times__of_debug_builds__are_left_out_unless_allowed),
+      TEST(test_label__long__kept_whole),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
