@@ -2,6 +2,8 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "harness/cli.h"
 #include "harness/report.h"
@@ -17,6 +19,12 @@ static int read_published(char **out, ice_err *e) {
   *out = strndup((const char *)map.p, map.n);
   file_close_map(&map);
   return *out ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+}
+
+/* Characters in a line of the terminal; 0 when the output goes elsewhere. */
+static int terminal_width(void) {
+  struct winsize w;
+  return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
 }
 
 static int report_main(const cli_common *common, int argc, char **argv, ice_err *e) {
@@ -36,7 +44,8 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
   store *s;
   int rc = store_open(common->db, STORE_READ, &s, e);
   if (rc == ICE_OK) {
-    rc = report_write(s, experiment, (report_format)chosen, published, stdout, e);
+    const report_options o = {.experiment = experiment, .format = (report_format)chosen, .published = published, .width = terminal_width()};
+    rc = report_write(s, &o, stdout, e);
     store_close(s);
   }
   free(published);
@@ -48,14 +57,16 @@ const cli_verb cli_verb_report = {
     .summary = "tables from the database",
     .help = "usage: icebench report [--db FILE] [--experiment NAME] [--format md|csv|json|latex|html] [--against paper]\n"
             "\n"
-            "One row per finished cell: accuracy, attention time, speed-up against both baselines, error, memory.\n"
-            "md, latex and html are for people and carry a legend; csv and json carry every column of the view `results`.\n"
-            "--against paper puts the published figures beside ours.\n"
+            "One row per cell: accuracy, attention time, speed-up against both baselines, error, memory; a cell without a\n"
+            "result says why. md, latex and html are for people and carry a legend; csv and json carry every column of the\n"
+            "view `results`. Without --experiment all experiments are reported.\n"
+            "--against paper sets the published figures (results/published/) beside ours.\n"
             "\n"
             "examples:\n"
             "  icebench report --experiment quickstart\n"
             "  icebench report --db results/quickstart.db --format html > quickstart.html\n"
-            "  icebench report --against paper\n"
+            "  icebench report --experiment listops-paper --against paper\n"
+            "  icebench report --format csv | less -S\n"
             "  sqlite3 results/quickstart.db 'SELECT method, params, accuracy, speedup_dense FROM results'\n",
     .main = report_main,
 };

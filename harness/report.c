@@ -1,4 +1,6 @@
-/* report.c - see report.h. One pass reads the view into cells of text; each format is then a way to print a table. */
+/* report.c - see report.h. The rows of the view come sorted (report_rows.h); csv and json print them as they are. For
+ * people each group of rows becomes a table (report_table.h): what all rows share stands above it, what a row needs to be
+ * judged stands in its note, what a column means in one legend at the end. */
 #include "harness/report.h"
 
 #include <jansson.h>
@@ -8,374 +10,346 @@
 
 #include "harness/number.h"
 #include "harness/registry/registry.h"
+#include "harness/report_paper.h"
+#include "harness/report_rows.h"
+#include "harness/report_table.h"
 #include "kernels/core/alloc.h"
 
 const char *const report_formats[] = {"md", "csv", "json", "latex", "html", NULL};
 
-/* --- rows of the view --------------------------------------------------------------------------------------------- */
+/* --- columns -------------------------------------------------------------------------------------------------------- */
 
-typedef struct rows {
-  int columns, n, room;
-  char **name; /* [columns] */
-  char **cell; /* [n * columns], NULL = unknown */
-} rows;
+enum { METHOD, PARAMETERS, VERSION, SEED, EXAMPLES, ACCURACY, RETENTION, ATTENTION, X_VANILLA, X_DENSE, L2, REL_L2, MASS, RECALL, MEMORY, NOTE, COLUMNS };
+static const report_column columns[COLUMNS] = {
+    {"method", "the attention in the model's slot; the weights are the same in all rows of a table", 'l', 0},
+    {"parameters", "k, and those that differ from the defaults (`icebench show METHOD`)", 'l', 0},
+    {"version", "version of the method: numbers of different versions may differ", 'l', 0},
+    {"seed", "of the choice of examples and of randomised methods", 'r', 0},
+    {"examples", "examples behind the accuracy", 'r', 0},
+    {"accuracy", "share of examples classified rightly, with its 95 % interval (Wilson)", 'r', 0},
+    {"retention", "accuracy / accuracy of `dense` with the same weights and examples", 'r', 0},
+    {"attention", "time inside attention for one pass over the timed inputs, all layers and heads, index building included; "
+                  "median of the rounds with its 95 % interval", 'r', 0},
+    {"x vanilla", "how many times faster than `vanilla`, the paper's baseline (all scores in memory, OpenBLAS), timed round by round "
+                  "beside it; 95 % interval", 'r', 1},
+    {"x dense", "how many times faster than `dense`, the strongest exact attention here; below 1 it is slower; 95 % interval", 'r', 0},
+    {"L2 error", "mean over rows of ||o - o_dense||, outputs of the attention for the same Q, K, V", 'r', 0},
+    {"rel. L2", "||O - O_dense|| / ||O_dense||, the whole output", 'r', 0},
+    {"mass", "share of the exact softmax mass on the keys the method used", 'r', 0},
+    {"recall", "share of the exact top k among the keys the method used", 'r', 0},
+    {"MiB", "memory of one attention call: plan, scratch, index", 'r', 0},
+    {"note", "why there is no result, or what to know about the row", 'l', 0}};
 
-static char *copy(const char *text) { return text ? strdup(text) : NULL; }
+/* --- cells ---------------------------------------------------------------------------------------------------------- */
 
-static int take_row(void *ctx, int columns, char **names, char **values) {
-  rows *r = ctx;
-  if (!r->name) {
-    r->columns = columns;
-    r->name = calloc((size_t)columns, sizeof *r->name);
-    for (int i = 0; r->name && i < columns; i++) r->name[i] = copy(names[i]);
-  }
-  if (r->n == r->room) {
-    const int room = r->room ? 2 * r->room : 64;
-    char **grown = realloc(r->cell, (size_t)room * (size_t)columns * sizeof *grown);
-    if (!grown) return 1;
-    r->cell = grown, r->room = room;
-  }
-  if (!r->name) return 1;
-  for (int i = 0; i < columns; i++) r->cell[r->n * columns + i] = copy(values[i]);
-  r->n++;
-  return 0;
+typedef struct place { /* a row of the report and its row in the table */
+  const report_rows *r;
+  int row;
+  report_table *t;
+  int at;
+} place;
+
+static double value(const place *p, const char *column) { return report_rows_value(p->r, p->row, column); }
+static const char *text(const place *p, const char *column) {
+  const char *v = report_rows_text(p->r, p->row, column);
+  return v ? v : "";
 }
 
-static void free_rows(rows *r) {
-  for (int i = 0; r->name && i < r->columns; i++) free(r->name[i]);
-  for (int i = 0; i < r->n * r->columns; i++) free(r->cell[i]);
-  free(r->name);
-  free(r->cell);
+static void put(const place *p, int column, int decimals, double v) {
+  if (isfinite(v)) report_table_set(p->t, p->at, column, "%.*f", decimals, v);
+}
+static void put_interval(const place *p, int column, int decimals, double v, double lo, double hi) {
+  if (!isfinite(lo) || !isfinite(hi)) put(p, column, decimals, v);
+  else if (isfinite(v)) report_table_set(p->t, p->at, column, "%.*f [%.*f, %.*f]", decimals, v, decimals, lo, decimals, hi);
+}
+/* Errors: three digits whatever their size. */
+static void put_error(const place *p, int column, double v) {
+  if (v == 0) report_table_set(p->t, p->at, column, "0");
+  else if (isfinite(v)) report_table_set(p->t, p->at, column, fabs(v) < 1e-3 ? "%.2e" : "%#.3g", v);
+}
+static int decimals_of(double v) { return v < 10 ? 2 : v < 100 ? 1 : 0; }
+
+static void put_speedup(const place *p, int column, const char *name) {
+  char lo[64], hi[64];
+  const double v = value(p, name);
+  (void)snprintf(lo, sizeof lo, "%s_lo", name);
+  (void)snprintf(hi, sizeof hi, "%s_hi", name);
+  put_interval(p, column, decimals_of(v), v, value(p, lo), value(p, hi));
 }
 
-static const char *text_of(const rows *r, int row, const char *column) {
-  for (int i = 0; i < r->columns; i++)
-    if (!strcmp(r->name[i], column)) return r->cell[row * r->columns + i];
-  return NULL;
+static int same_value(const json_t *a, const json_t *b) {
+  return json_is_number(a) && json_is_number(b) ? json_number_value(a) == json_number_value(b) : json_equal(a, b);
 }
-static double value_of(const rows *r, int row, const char *column) {
-  const char *text = text_of(r, row, column);
-  return text ? strtod(text, NULL) : NAN;
-}
-static int same(const rows *r, int a, int b, const char *column) {
-  const char *x = text_of(r, a, column), *y = text_of(r, b, column);
-  return x && y ? !strcmp(x, y) : x == y;
+static void print_value(FILE *f, const json_t *v) {
+  char real[40];
+  number_print(json_number_value(v), real, sizeof real);
+  if (json_is_integer(v)) (void)fprintf(f, "%lld", (long long)json_integer_value(v));
+  else (void)fputs(json_is_string(v) ? json_string_value(v) : real, f);
 }
 
-/* --- order: as the registry lists methods, parameters by value ----------------------------------------------------- */
-
-static int method_rank(const char *name) {
-  int i = 0;
-  while (registry_methods[i] && strcmp(registry_methods[i]->name, name)) i++;
-  return i;
-}
-
-static int compare_params(const char *a, const char *b) {
-  json_t *x = json_loads(a ? a : "{}", 0, NULL), *y = json_loads(b ? b : "{}", 0, NULL), *value;
-  const char *key;
-  int order = 0;
-  json_object_foreach(x, key, value) {
-    const double v = json_number_value(value), w = json_number_value(json_object_get(y, key));
-    if (!order) order = (v > w) - (v < w);
-  }
-  json_decref(x);
-  json_decref(y);
-  return order ? order : strcmp(a ? a : "", b ? b : "");
-}
-
-
-static int before(const rows *r, int a, int b) {
-  static const char *const group[] = {"experiment", "task", "model", "threads", "seed", "machine"};
-  for (size_t i = 0; i < sizeof group / sizeof *group; i++) {
-    const char *x = text_of(r, a, group[i]), *y = text_of(r, b, group[i]);
-    const int c = strcmp(x ? x : "", y ? y : "");
-    if (c) return c < 0;
-  }
-  const int m = method_rank(text_of(r, a, "method")) - method_rank(text_of(r, b, "method"));
-  if (m) return m < 0;
-  return compare_params(text_of(r, a, "params"), text_of(r, b, "params")) < 0;
-}
-
-static void sort_rows(const rows *r, int *order) { /* few rows: insertion */
-  for (int i = 0; i < r->n; i++) {
-    int j = i;
-    for (; j > 0 && before(r, i, order[j - 1]); j--) order[j] = order[j - 1];
-    order[j] = i;
-  }
-}
-
-/* --- the table for people ------------------------------------------------------------------------------------------ */
-
-enum { COLUMNS = 12, CELL = 160 };
-static const char *const heads[COLUMNS] = {"method",        "parameters", "accuracy",    "retention", "attention ms", "x vanilla",
-                                           "x dense",       "rel. L2",    "mass",        "recall",    "MiB",          "note"};
-static const char *const legend[COLUMNS] = {
-    "the attention in the model's slot; the weights are the same in all rows",
-    "those that differ from the defaults (`icebench show METHOD`)",
-    "share of examples classified rightly, with its 95 % interval",
-    "accuracy / accuracy of `dense` with the same weights and examples",
-    "time inside attention for one pass over the timed inputs, all layers and heads, index building included; median of the rounds",
-    "how many times faster than `vanilla`, the paper's baseline (scores materialised by OpenBLAS); 95 % interval",
-    "how many times faster than `dense`, the strongest exact attention here; 95 % interval",
-    "relative error of the attention output against exact attention, ||O - O_dense|| / ||O_dense||",
-    "share of the exact softmax mass on the keys the method used",
-    "share of the exact top k among the keys the method used",
-    "plan + scratch + index of one attention call",
-    "what to know about the row"};
-
-static void put(char *out, const char *fmt, double v) {
-  if (isnan(v)) (void)snprintf(out, CELL, "-");
-  else (void)snprintf(out, CELL, fmt, v);
-}
-static void put_interval(char *out, const char *one, const char *with, double v, double lo, double hi) {
-  if (isnan(v) || isnan(lo) || isnan(hi)) put(out, one, v);
-  else (void)snprintf(out, CELL, with, v, lo, hi);
-}
-
-/* "k=16 levels=2": what differs from the defaults. */
-static void put_params(char *out, const char *method, const char *params) {
+/* "k=16 levels=2": k, and what differs from the defaults; all of it for a method we do not know. */
+static void put_params(const place *p) {
   const attn_method *m = NULL;
   for (int i = 0; registry_methods[i]; i++)
-    if (!strcmp(registry_methods[i]->name, method)) m = registry_methods[i];
-  void *dflt = m ? attn_calloc(m->params_size) : NULL;
-  if (dflt) attn_params_default(m, dflt);
-  char *text = dflt ? registry_params_json(m, dflt) : NULL;
-  json_t *mine = json_loads(params ? params : "{}", 0, NULL), *theirs = json_loads(text ? text : "{}", 0, NULL), *value;
-  const char *key;
+    if (!strcmp(registry_methods[i]->name, text(p, "method"))) m = registry_methods[i];
+  void *plain = m ? attn_calloc(m->params_size) : NULL;
+  if (plain) attn_params_default(m, plain);
+  char *defaults = plain ? registry_params_json(m, plain) : NULL, *out = NULL;
   size_t n = 0;
-  out[0] = 0;
-  json_object_foreach(mine, key, value) {
-    if (json_equal(value, json_object_get(theirs, key)) && strcmp(key, "k")) continue;
-    char *one = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-    if (one && n < CELL) n += (size_t)snprintf(out + n, CELL - n, "%s%s=%s", n ? " " : "", key, one);
-    free(one);
+  FILE *f = open_memstream(&out, &n);
+  json_t *ours = json_loads(text(p, "params"), 0, NULL), *theirs = json_loads(defaults ? defaults : "{}", 0, NULL), *v;
+  const char *key, *between = "";
+  if (f) {
+    json_object_foreach(ours, key, v) {
+      if (same_value(v, json_object_get(theirs, key)) && strcmp(key, "k")) continue;
+      (void)fprintf(f, "%s%s=", between, key);
+      print_value(f, v);
+      between = " ";
+    }
+    (void)fclose(f);
   }
-  json_decref(mine);
+  if (out) report_table_set(p->t, p->at, PARAMETERS, "%s", out);
+  else p->t->failed = 1;
+  free(out);
+  json_decref(ours);
   json_decref(theirs);
-  free(text);
-  attn_free(dflt);
+  free(defaults);
+  attn_free(plain);
 }
 
-static void put_note(char *out, const rows *r, int row) {
-  const char *status = text_of(r, row, "status"), *reason = text_of(r, row, "reason"), *label = text_of(r, row, "label");
-  size_t n = 0;
-  out[0] = 0;
-  if (status && strcmp(status, "ok"))
-    n += (size_t)snprintf(out, CELL, "%s%s%s", status, reason ? ": " : "", reason ? reason : "");
-  if (value_of(r, row, "partial") > 0 && n < CELL)
-    n += (size_t)snprintf(out + n, CELL - n, "%spartial: %s examples", n ? "; " : "", text_of(r, row, "examples"));
-  if (label && *label && n < CELL) (void)snprintf(out + n, CELL - n, "%s%s", n ? "; " : "", label);
+/* --- groups --------------------------------------------------------------------------------------------------------- */
+
+typedef struct group { /* rows [from, to) that share a table */
+  const report_rows *r;
+  int from, to;
+  double unit;           /* nanoseconds in a unit of time */
+  const char *unit_name;
+  int time_decimals;
+  char label[256];       /* the parts that are on every row: told once, above the table */
+} group;
+
+static void choose_unit(group *g) {
+  static const struct {
+    double ns;
+    const char *name;
+  } units[] = {{1e9, "s"}, {1e6, "ms"}, {1e3, "us"}, {1, "ns"}};
+  double least = INFINITY;
+  for (int i = g->from; i < g->to; i++) least = fmin(least, report_rows_value(g->r, i, "attention_ns"));
+  int u = 0;
+  while (u < 3 && least < units[u].ns) u++;
+  g->unit = units[u].ns, g->unit_name = units[u].name;
+  g->time_decimals = isfinite(least) ? decimals_of(least / g->unit) : 0;
 }
 
-static void fill(const rows *r, int row, char out[COLUMNS][CELL]) {
-#define V(column) value_of(r, row, column)
-  (void)snprintf(out[0], CELL, "%s", text_of(r, row, "method"));
-  put_params(out[1], text_of(r, row, "method"), text_of(r, row, "params"));
-  put_interval(out[2], "%.4f", "%.4f [%.4f, %.4f]", V("accuracy"), V("accuracy_lo"), V("accuracy_hi"));
-  put(out[3], "%.4f", V("retention"));
-  put_interval(out[4], "%.3f", "%.3f [%.3f, %.3f]", V("attention_ns") * 1e-6, V("attention_ns_lo") * 1e-6, V("attention_ns_hi") * 1e-6);
-  put_interval(out[5], "%.2f", "%.2f [%.2f, %.2f]", V("speedup_vanilla"), V("speedup_vanilla_lo"), V("speedup_vanilla_hi"));
-  put_interval(out[6], "%.2f", "%.2f [%.2f, %.2f]", V("speedup_dense"), V("speedup_dense_lo"), V("speedup_dense_hi"));
-  put(out[7], "%.2e", V("rel_l2_error"));
-  put(out[8], "%.3f", V("mass"));
-  put(out[9], "%.3f", V("recall"));
-  put(out[10], "%.2f", V("peak_bytes") / 1048576.0);
-  put_note(out[11], r, row);
-#undef V
-}
-
-/* What a group of rows has in common, as one line. */
-static void describe_group(const rows *r, int row, char *out, size_t size) {
-  const char *blas = text_of(r, row, "blas"), *commit = text_of(r, row, "git_commit");
-  (void)snprintf(out, size, "%s: %s, model %s, %s examples, seed %s, mean length %.0f, %s layers, %s heads of %s; %s threads, %s, machine %s, BLAS %s; commit %.12s%s",
-                 text_of(r, row, "experiment"), text_of(r, row, "task"), text_of(r, row, "model"),
-                 text_of(r, row, "examples"), text_of(r, row, "seed"), value_of(r, row, "n"), text_of(r, row, "layers"),
-                 text_of(r, row, "heads"), text_of(r, row, "head_dim"), text_of(r, row, "threads"),
-                 text_of(r, row, "isa"), text_of(r, row, "machine"), blas ? blas : "unknown", commit ? commit : "unknown",
-                 value_of(r, row, "git_dirty") > 0 ? " with local changes" : "");
-}
-static int same_group(const rows *r, int a, int b) {
-  static const char *const keys[] = {"experiment", "task", "model", "seed", "threads", "isa", "machine", "examples"};
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-    if (!same(r, a, b, keys[i])) return 0;
-  return 1;
-}
-
-/* --- formats ------------------------------------------------------------------------------------------------------ */
-
-static void print_escaped(FILE *f, report_format format, const char *text) {
-  for (const char *c = text; *c; c++) {
-    if (format == REPORT_HTML) {
-      const char *entity = *c == '<' ? "&lt;" : *c == '>' ? "&gt;" : *c == '&' ? "&amp;" : *c == '"' ? "&quot;" : NULL;
-      if (entity) (void)fputs(entity, f);
-      else (void)fputc(*c, f);
-    } else if (format == REPORT_LATEX) {
-      if (*c == '\\') (void)fputs("\\textbackslash{}", f);
-      else if (*c == '~' || *c == '^') (void)fprintf(f, "\\%c{}", *c);
-      else if (strchr("_%&#{}$", *c)) (void)fprintf(f, "\\%c", *c);
-      else (void)fputc(*c, f);
-    } else {
-      if (*c == '|') (void)fputc('\\', f);
-      (void)fputc(*c == '\n' ? ' ' : *c, f);
-    }
-  }
-}
-
-static int display_width(const char *text) { /* characters, not bytes */
-  int n = 0;
-  for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
-  return n;
-}
-
-typedef char line[COLUMNS][CELL];
-
-static void print_md(FILE *f, const line *lines, int n, const int *used) {
-  int width[COLUMNS];
-  for (int c = 0; c < COLUMNS; c++) {
-    width[c] = display_width(heads[c]);
-    for (int i = 0; i < n; i++)
-      if (display_width(lines[i][c]) > width[c]) width[c] = display_width(lines[i][c]);
-  }
-  for (int i = -2; i < n; i++) {
-    for (int c = 0; c < COLUMNS; c++) {
-      if (!used[c]) continue;
-      const char *text = i == -2 ? heads[c] : i == -1 ? "" : lines[i][c];
-      const int left = c < 2 || c == COLUMNS - 1;
-      (void)fputs("| ", f);
-      const int gap = width[c] - display_width(text);
-      if (i == -1) {
-        for (int k = 0; k < width[c]; k++) (void)fputc(!left && k == width[c] - 1 ? ':' : '-', f);
-        (void)fputc(' ', f);
-        continue;
-      }
-      if (!left) (void)fprintf(f, "%*s", gap, "");
-      print_escaped(f, REPORT_MD, text);
-      (void)fprintf(f, "%*s ", left ? gap : 0, "");
-    }
-    (void)fputs("|\n", f);
-  }
-}
-
-static void print_latex(FILE *f, const line *lines, int n, const int *used) {
-  (void)fputs("\\begin{tabular}{ll", f);
-  for (int c = 2; c < COLUMNS; c++)
-    if (used[c]) (void)fputc(c == COLUMNS - 1 ? 'l' : 'r', f);
-  (void)fputs("}\n\\toprule\n", f);
-  for (int i = -1; i < n; i++) {
-    for (int c = 0, first = 1; c < COLUMNS; c++) {
-      if (!used[c]) continue;
-      if (!first) (void)fputs(" & ", f);
-      print_escaped(f, REPORT_LATEX, i < 0 ? heads[c] : lines[i][c]);
-      first = 0;
-    }
-    (void)fputs(i < 0 ? " \\\\\n\\midrule\n" : " \\\\\n", f);
-  }
-  (void)fputs("\\bottomrule\n\\end{tabular}\n", f);
-}
-
-static void print_html(FILE *f, const line *lines, int n, const int *used) {
-  (void)fputs("<table>\n", f);
-  for (int i = -1; i < n; i++) {
-    (void)fputs("<tr>", f);
-    for (int c = 0; c < COLUMNS; c++) {
-      if (!used[c]) continue;
-      (void)fputs(i < 0 ? "<th>" : c < 2 || c == COLUMNS - 1 ? "<td class=\"l\">" : "<td>", f);
-      print_escaped(f, REPORT_HTML, i < 0 ? heads[c] : lines[i][c]);
-      (void)fputs(i < 0 ? "</th>" : "</td>", f);
-    }
-    (void)fputs("</tr>\n", f);
-  }
-  (void)fputs("</table>\n", f);
-}
-
-static void print_legend(FILE *f, report_format format, const int *used) {
-  if (format == REPORT_HTML) (void)fputs("<ul>\n", f);
-  for (int c = 0; c < COLUMNS && format != REPORT_LATEX; c++) {
-    if (!used[c]) continue;
-    (void)fputs(format == REPORT_HTML ? "<li><b>" : "- **", f);
-    print_escaped(f, format, heads[c]);
-    (void)fputs(format == REPORT_HTML ? "</b>: " : "**: ", f);
-    print_escaped(f, format, legend[c]);
-    (void)fputs(format == REPORT_HTML ? "</li>\n" : "\n", f);
-  }
-  if (format == REPORT_HTML) (void)fputs("</ul>\n", f);
-}
-
-/* --- beside published figures ------------------------------------------------------------------------------------- */
-
-static int next_field(const char **p, char *out, size_t size) {
-  size_t n = strcspn(*p, ",\n\r");
-  (void)snprintf(out, size, "%.*s", (int)n, *p);
-  *p += n;
-  if (**p == ',') return (*p)++, 1;
+/* A label is a list "generated data, no retraining". */
+static int label_has(const char *label, const char *part, size_t n) {
+  for (const char *at = label; at; at = strstr(at, ", ") ? strstr(at, ", ") + 2 : NULL)
+    if (!strncmp(at, part, n) && (at[n] == 0 || at[n] == ',')) return 1;
   return 0;
 }
 
-/* One line per published row of this task, with our best matching row beside it. */
-static void print_published(FILE *f, report_format format, const rows *r, const int *order, int from, int to,
-                            const char *published) {
-  if (format == REPORT_HTML) (void)fputs("<pre>", f);
-  (void)fputs(format == REPORT_LATEX ? "\\begin{verbatim}\n" : "\n", f);
-  (void)fputs("Against the published figures (other machine, other batch: compare ratios, not seconds):\n\n", f);
-  for (const char *p = published; *p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : p + strlen(p)) {
-    char field[6][64] = {{0}};
-    const char *q = p;
-    for (int i = 0; i < 6 && next_field(&q, field[i], sizeof field[i]); i++) continue;
-    if (*p == '#' || !strcmp(field[0], "task") || strcmp(field[0], text_of(r, order[from], "task"))) continue;
-    (void)fprintf(f, "  %-10s published: accuracy %s, attention %s s, x vanilla %s, retention %s\n", field[1],
-                  *field[2] ? field[2] : "-", *field[3] ? field[3] : "-", *field[4] ? field[4] : "-", *field[5] ? field[5] : "-");
-    for (int i = from; i < to; i++) {
-      if (strcmp(text_of(r, order[i], "method"), field[1])) continue;
-      line l;
-      fill(r, order[i], l);
-      (void)fprintf(f, "  %-10s ours:      accuracy %s, x vanilla %s, x dense %s, retention %s  %s\n", "", l[2], l[5], l[6], l[3], l[1]);
-    }
+/* Writes the parts of a label that are (not) in the other one. */
+static void pick_parts(const char *label, const char *other, int wanted, char *out, size_t size) {
+  size_t at = 0;
+  out[0] = 0;
+  for (const char *part = label, *end; *part && at < size; part = *end ? end + 2 : end) {
+    end = strstr(part, ", ");
+    if (!end) end = part + strlen(part);
+    const size_t n = (size_t)(end - part);
+    if (label_has(other, part, n) == wanted) at += (size_t)snprintf(out + at, size - at, "%s%.*s", at ? ", " : "", (int)n, part);
   }
-  if (format == REPORT_LATEX) (void)fputs("\\end{verbatim}\n", f);
-  if (format == REPORT_HTML) (void)fputs("</pre>\n", f);
 }
 
-/* --- whole reports ------------------------------------------------------------------------------------------------- */
+static void choose_label(group *g) {
+  for (int i = g->from; i < g->to; i++) {
+    const char *label = report_rows_text(g->r, i, "label");
+    char before[sizeof g->label];
+    (void)snprintf(before, sizeof before, "%s", i == g->from && label ? label : g->label);
+    pick_parts(before, label ? label : "", 1, g->label, sizeof g->label);
+  }
+}
 
-static int print_groups(const rows *r, const int *order, report_format format, const char *published, FILE *f, ice_err *e) {
-  line *lines = malloc((size_t)r->n * sizeof *lines);
-  int used[COLUMNS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0};
-  if (!lines) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  if (format == REPORT_HTML)
-    (void)fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>icebench</title>\n"
-                "<style>body{font:15px/1.5 sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-                "th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ccc}.l{text-align:left}</style></head><body>\n",
-                f);
-  for (int i = 0; i < r->n; i++) {
-    fill(r, order[i], lines[i]);
-    if (lines[i][COLUMNS - 1][0]) used[COLUMNS - 1] = 1;
+static int varies(const group *g, const char *column) { return report_rows_distinct(g->r, g->from, g->to, column, NULL, 0) > 1; }
+
+/* A version is worth a column only where rows of one method have different ones. */
+static int versions_vary(const group *g) {
+  for (int i = g->from, k; i < g->to; i = k) {
+    for (k = i + 1; k < g->to && !strcmp(report_rows_text(g->r, i, "method"), report_rows_text(g->r, k, "method"));) k++;
+    if (report_rows_distinct(g->r, i, k, "method_version", NULL, 0) > 1) return 1;
   }
-  for (int from = 0, to; from < r->n; from = to) {
-    char text[1024];
-    for (to = from + 1; to < r->n && same_group(r, order[from], order[to]);) to++;
-    describe_group(r, order[from], text, sizeof text);
-    (void)fputs(format == REPORT_HTML ? "<p>" : format == REPORT_LATEX ? "% " : from ? "\n" : "", f);
-    print_escaped(f, format == REPORT_LATEX ? REPORT_MD : format, text);
-    (void)fputs(format == REPORT_HTML ? "</p>\n" : format == REPORT_LATEX ? "\n" : "\n\n", f);
-    if (format == REPORT_MD) print_md(f, (const line *)lines + from, to - from, used);
-    else if (format == REPORT_LATEX) print_latex(f, (const line *)lines + from, to - from, used);
-    else print_html(f, (const line *)lines + from, to - from, used);
-    if (published) print_published(f, format, r, order, from, to, published);
+  return 0;
+}
+
+/* Status, shortage, label. A reason that is too long for the table is listed below it under a number. */
+enum { LONGEST_REASON = 48 };
+static int has_long_reason(const report_rows *r, int row) {
+  const char *reason = report_rows_text(r, row, "reason");
+  return reason && strlen(reason) > LONGEST_REASON;
+}
+static void put_note(const group *g, const place *p, int *reasons) {
+  const char *reason = text(p, "reason");
+  char label[256];
+  const int ok = !strcmp(text(p, "status"), "ok"), partial = value(p, "partial") > 0;
+  char why[LONGEST_REASON + 40] = "", shortage[64] = "";
+  if (has_long_reason(p->r, p->row)) (void)snprintf(why, sizeof why, ": see (%d) below", ++*reasons);
+  else if (*reason) (void)snprintf(why, sizeof why, ": %s", reason);
+  if (partial) (void)snprintf(shortage, sizeof shortage, "partial%s%.20s%s", *text(p, "examples") ? ": " : "", text(p, "examples"),
+                              *text(p, "examples") ? " examples" : "");
+  pick_parts(text(p, "label"), g->label, 0, label, sizeof label);
+  if (ok && !*why && !partial && !*label) return;
+  report_table_set(p->t, p->at, NOTE, "%s%s%s%s%s%s", ok ? "" : text(p, "status"), ok && *why ? why + 2 : why,
+                   partial && (!ok || *why) ? "; " : "", shortage, *label && (!ok || *why || partial) ? "; " : "", label);
+}
+
+static void fill(const group *g, report_table *t) {
+  const int seeds = varies(g, "seed"), examples = varies(g, "examples"), versions = versions_vary(g);
+  int reasons = 0;
+  for (int row = g->from; row < g->to; row++) {
+    const place p = {.r = g->r, .row = row, .t = t, .at = row - g->from};
+    report_table_set(t, p.at, METHOD, "%s", text(&p, "method"));
+    put_params(&p);
+    if (versions) report_table_set(t, p.at, VERSION, "%s", text(&p, "method_version"));
+    if (seeds) report_table_set(t, p.at, SEED, "%s", text(&p, "seed"));
+    if (examples && *text(&p, "examples")) report_table_set(t, p.at, EXAMPLES, "%s", text(&p, "examples"));
+    put_interval(&p, ACCURACY, 4, value(&p, "accuracy"), value(&p, "accuracy_lo"), value(&p, "accuracy_hi"));
+    put(&p, RETENTION, 4, value(&p, "retention"));
+    put_interval(&p, ATTENTION, g->time_decimals, value(&p, "attention_ns") / g->unit, value(&p, "attention_ns_lo") / g->unit,
+                 value(&p, "attention_ns_hi") / g->unit);
+    put_speedup(&p, X_VANILLA, "speedup_vanilla");
+    put_speedup(&p, X_DENSE, "speedup_dense");
+    put_error(&p, L2, value(&p, "l2_error"));
+    put_error(&p, REL_L2, value(&p, "rel_l2_error"));
+    put(&p, MASS, 4, value(&p, "mass"));
+    put(&p, RECALL, 4, value(&p, "recall"));
+    put(&p, MEMORY, decimals_of(value(&p, "peak_bytes") / 1048576.0), value(&p, "peak_bytes") / 1048576.0);
+    put_note(g, &p, &reasons);
   }
-  if (format == REPORT_MD) (void)fputc('\n', f);
-  print_legend(f, format, used);
-  if (format == REPORT_HTML) (void)fputs("</body></html>\n", f);
-  free(lines);
+}
+
+/* "512 examples, 16 timed inputs, ..." of the rows of a group: what is known of it. */
+static void add_fact(const group *g, FILE *f, const char *before, const char *column, const char *after) {
+  char list[256];
+  if (report_rows_distinct(g->r, g->from, g->to, column, list, sizeof list) > 0)
+    (void)fprintf(f, "%s%s%s%s", ftell(f) ? ", " : "", before, list, after);
+}
+
+static int print_above(const group *g, const report_options *o, FILE *out, ice_err *e) {
+  char *line = NULL;
+  size_t n = 0;
+  FILE *f = open_memstream(&line, &n);
+  if (!f) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  (void)fprintf(f, "%s: %s", report_rows_text(g->r, g->from, "experiment"), report_rows_text(g->r, g->from, "task"));
+  (void)fclose(f);
+  if (line) report_heading(out, o->format, line);
+  free(line);
+  line = NULL;
+  if (!(f = open_memstream(&line, &n))) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  add_fact(g, f, "Model ", "model", "");
+  if (!varies(g, "examples")) add_fact(g, f, "", "examples", " examples");
+  if (!varies(g, "seed")) add_fact(g, f, "seed ", "seed", "");
+  add_fact(g, f, "", "timed_inputs", " timed inputs");
+  add_fact(g, f, "", "n", " tokens on average");
+  add_fact(g, f, "", "layers", " layers");
+  add_fact(g, f, "", "heads", " heads");
+  add_fact(g, f, "head width ", "head_dim", "");
+  add_fact(g, f, "", "threads", report_rows_value(g->r, g->from, "threads") > 1 ? " threads" : " thread");
+  add_fact(g, f, "", "isa", "");
+  if (*g->label) (void)fprintf(f, ". All rows: %s", g->label);
+  (void)fputc('.', f);
+  (void)fclose(f);
+  if (line) report_paragraph(out, o->format, line);
+  free(line);
   return ICE_OK;
 }
 
-static void print_csv(const rows *r, const int *order, FILE *f) {
+static void print_reasons(const group *g, const report_table *t, const report_options *o, FILE *f) {
+  int number = 0;
+  for (int row = g->from; row < g->to; row++) {
+    if (!has_long_reason(g->r, row)) continue;
+    char name[256];
+    if (number++ == 0) report_list_start(f, o->format);
+    (void)snprintf(name, sizeof name, "(%d) %s %s", number, report_rows_text(g->r, row, "method"), t->cell[(row - g->from) * COLUMNS + PARAMETERS]);
+    report_list_item(f, o->format, name, report_rows_text(g->r, row, "reason"));
+  }
+  if (number) report_list_end(f, o->format);
+}
+
+/* Prints one group and marks the columns it used. */
+static int print_group(group *g, const report_options *o, const report_paper *paper, int *used, FILE *f, ice_err *e) {
+  report_table t;
+  report_column named[COLUMNS];
+  char head[32];
+  static const int pick[5] = {METHOD, PARAMETERS, ACCURACY, X_VANILLA, RETENTION};
+  choose_unit(g);
+  choose_label(g);
+  memcpy(named, columns, sizeof named);
+  (void)snprintf(head, sizeof head, "attention %s", g->unit_name);
+  named[ATTENTION].head = head;
+  int rc = report_table_create(&t, named, COLUMNS, g->to - g->from, e);
+  if (rc == ICE_OK) fill(g, &t);
+  if (rc == ICE_OK) rc = print_above(g, o, f, e);
+  if (rc == ICE_OK) rc = report_table_print(&t, o->format, o->width, f, e);
+  if (rc == ICE_OK) print_reasons(g, &t, o, f);
+  if (rc == ICE_OK && o->published) rc = report_paper_print(paper, g->r, g->from, g->to, &t, pick, o, f, e);
+  for (int c = 0; rc == ICE_OK && c < COLUMNS; c++) used[c] |= report_table_used(&t, c);
+  report_table_free(&t);
+  return rc;
+}
+
+/* --- what the columns mean, where it was measured ------------------------------------------------------------------- */
+
+/* Rows of the same machine and build. */
+static int same_setting(const report_rows *r, int a, int b) {
+  static const char *const keys[] = {"machine_id", "blas", "git_commit", "git_dirty", "compiler", "variant"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    const char *x = report_rows_text(r, a, keys[i]), *y = report_rows_text(r, b, keys[i]);
+    if (strcmp(x ? x : "", y ? y : "")) return 0;
+  }
+  return 1;
+}
+
+static void print_settings(const report_rows *r, const report_options *o, FILE *f) {
+  for (int row = 0; row < r->n; row++) {
+    int told = 0;
+    for (int i = 0; i < row && !told; i++) told = same_setting(r, i, row);
+    if (told) continue;
+    const place p = {.r = r, .row = row};
+    char line[1024];
+    (void)snprintf(line, sizeof line, "%s, %s cores, %s, %.1f GiB, %s. BLAS: %s. Commit %.12s%s, %s build, %s", text(&p, "machine"), text(&p, "cores"),
+                   text(&p, "caches"), value(&p, "memory_bytes") / 1073741824.0, text(&p, "os"), text(&p, "blas"), text(&p, "git_commit"),
+                   value(&p, "git_dirty") > 0 ? " with local changes" : "", text(&p, "variant"), text(&p, "compiler"));
+    report_list_item(f, o->format, "measured on", line);
+  }
+}
+
+static int print_for_people(const report_rows *r, const report_options *o, const report_paper *paper, FILE *f, ice_err *e) {
+  int used[COLUMNS] = {0};
+  report_document_start(f, o->format);
+  for (int from = 0, to; from < r->n; from = to) {
+    group g = {.r = r, .from = from};
+    for (to = from + 1; to < r->n && report_rows_same_group(r, from, to);) to++;
+    g.to = to;
+    ICE_TRY(print_group(&g, o, paper, used, f, e));
+  }
+  report_list_start(f, o->format);
+  for (int c = 0; c < COLUMNS; c++)
+    if (used[c]) report_list_item(f, o->format, columns[c].head, columns[c].legend);
+  print_settings(r, o, f);
+  for (int i = 0; i < paper->notes; i++) report_list_item(f, o->format, i ? NULL : "published", paper->note[i]);
+  report_list_end(f, o->format);
+  report_document_end(f, o->format);
+  return ICE_OK;
+}
+
+/* --- csv and json --------------------------------------------------------------------------------------------------- */
+
+static void print_csv(const report_rows *r, FILE *f) {
   for (int i = -1; i < r->n; i++)
     for (int c = 0; c < r->columns; c++) {
-      const char *text = i < 0 ? r->name[c] : r->cell[order[i] * r->columns + c];
-      const int quote = text && strpbrk(text, ",\"\n\r");
+      const char *v = i < 0 ? r->name[c] : r->cell[(size_t)i * (size_t)r->columns + (size_t)c];
+      const int quote = v && strpbrk(v, ",\"\n\r");
       if (quote) (void)fputc('"', f);
-      for (const char *p = text ? text : ""; *p; p++) {
+      for (const char *p = v ? v : ""; *p; p++) {
         if (*p == '"') (void)fputc('"', f);
         (void)fputc(*p, f);
       }
@@ -384,56 +358,80 @@ static void print_csv(const rows *r, const int *order, FILE *f) {
     }
 }
 
-/* Columns that are text even when they look like numbers. */
+/* Columns that stay text even when they look like numbers. */
 static int is_text(const char *column) {
-  static const char *const names[] = {"experiment", "task", "model", "method", "params", "isa", "status", "reason", "label", "git_commit",
-                                      "machine", "blas", "created_utc", "data_hash", "model_hash", "seed", NULL};
+  static const char *const names[] = {"experiment", "task", "model", "method", "seed", "isa", "status", "reason", "label",
+                                      "git_commit", "machine", "blas", "created_utc", "method_version", "data_hash", "model_hash",
+                                      "machine_id", "caches", "os", "compiler", "variant", NULL};
   for (int i = 0; names[i]; i++)
     if (!strcmp(names[i], column)) return 1;
   return 0;
 }
 
-static int print_json(const rows *r, const int *order, FILE *f, ice_err *e) {
-  json_t *all = json_array();
-  for (int i = 0; i < r->n; i++) {
-    json_t *o = json_object();
-    for (int c = 0; c < r->columns; c++) {
-      const char *text = r->cell[order[i] * r->columns + c];
-      int64_t whole;
-      double real;
-      json_t *v = json_null();
-      if (text && !strcmp(r->name[c], "params")) v = json_loads(text, 0, NULL);
-      else if (text && !is_text(r->name[c]) && number_int(text, INT64_MIN, INT64_MAX, &whole)) v = json_integer(whole);
-      else if (text && !is_text(r->name[c]) && number_real(text, -1e300, 1e300, &real)) v = json_real(real);
-      else if (text) v = json_string(text);
-      (void)json_object_set_new(o, r->name[c], v);
-    }
-    (void)json_array_append_new(all, o);
+/* A string, whatever the bytes. */
+static json_t *json_text(const char *v) {
+  json_t *s = json_string(v);
+  if (s) return s;
+  char *out = NULL; /* no UTF-8 */
+  size_t n = 0;
+  FILE *f = open_memstream(&out, &n);
+  if (f) {
+    report_text(f, REPORT_JSON, v);
+    (void)fclose(f);
+    s = out ? json_string(out) : NULL;
   }
-  char *text = json_dumps(all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+  free(out);
+  return s;
+}
+
+static json_t *json_value(const char *column, const char *v) {
+  int64_t whole;
+  double real;
+  json_t *params;
+  if (!v) return json_null();
+  if (!strcmp(column, "params") && (params = json_loads(v, 0, NULL))) return params;
+  if (!is_text(column) && number_int(v, INT64_MIN, INT64_MAX, &whole)) return json_integer(whole);
+  if (!is_text(column) && number_real(v, -1e300, 1e300, &real)) return json_real(real);
+  return json_text(v);
+}
+
+static int print_json(const report_rows *r, FILE *f, ice_err *e) {
+  json_t *all = json_array();
+  int failed = !all;
+  for (int i = 0; i < r->n && !failed; i++) {
+    json_t *row = json_object();
+    for (int c = 0; c < r->columns; c++)
+      failed |= json_object_set_new(row, r->name[c], json_value(r->name[c], r->cell[(size_t)i * (size_t)r->columns + (size_t)c])) != 0;
+    failed |= json_array_append_new(all, row) != 0;
+  }
+  if (!failed) failed = json_dumpf(all, f, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0;
+  (void)fputc('\n', f);
   json_decref(all);
-  if (!text) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  (void)fprintf(f, "%s\n", text);
-  free(text);
+  return failed ? ice_fail(e, ICE_INTERNAL, "the report could not be written") : ICE_OK;
+}
+
+/* --- all of it ------------------------------------------------------------------------------------------------------ */
+
+static int print(report_rows *r, const report_options *o, const report_paper *paper, FILE *f, ice_err *e) {
+  if (r->n == 0) {
+    if (o->experiment) return ice_fail(e, ICE_NO_VERDICT, "no results of experiment '%s' in the database; icebench run makes them", o->experiment);
+    return ice_fail(e, ICE_NO_VERDICT, "no results in the database; icebench run makes them");
+  }
+  const int data = o->format == REPORT_CSV || o->format == REPORT_JSON;
+  if (o->published && data) ICE_TRY(report_paper_join(paper, r, e));
+  if (o->format == REPORT_JSON) return print_json(r, f, e);
+  if (!data) return print_for_people(r, o, paper, f, e);
+  print_csv(r, f);
   return ICE_OK;
 }
 
-int report_write(store *s, const char *experiment, report_format format, const char *published, FILE *f, ice_err *e) {
-  rows r = {0};
-  int rc = experiment ? store_query(s, "SELECT * FROM results WHERE experiment = ?1", &experiment, 1, take_row, &r, e)
-                      : store_query(s, "SELECT * FROM results", NULL, 0, take_row, &r, e);
-  if (rc == ICE_OK && r.n == 0)
-    rc = ice_fail(e, ICE_NO_VERDICT, experiment ? "no results of experiment '%s' in the database; icebench run makes them%s" : "no results in the database; icebench run makes them%s",
-                  experiment ? experiment : "", "");
-  int *order = rc == ICE_OK ? calloc((size_t)r.n, sizeof *order) : NULL;
-  if (rc == ICE_OK && !order) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
-  if (rc == ICE_OK) {
-    sort_rows(&r, order);
-    if (format == REPORT_CSV) print_csv(&r, order, f);
-    else if (format == REPORT_JSON) rc = print_json(&r, order, f, e);
-    else rc = print_groups(&r, order, format, published, f, e);
-  }
-  free(order);
-  free_rows(&r);
+int report_write(store *s, const report_options *o, FILE *f, ice_err *e) {
+  report_rows r;
+  report_paper paper = {0};
+  int rc = report_rows_read(s, o->experiment, &r, e);
+  if (rc == ICE_OK && o->published) rc = report_paper_parse(o->published, &paper, e);
+  if (rc == ICE_OK) rc = print(&r, o, &paper, f, e);
+  report_paper_free(&paper);
+  report_rows_free(&r);
   return rc;
 }

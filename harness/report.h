@@ -11,9 +11,15 @@ typedef enum report_format { REPORT_MD, REPORT_CSV, REPORT_JSON, REPORT_LATEX, R
 /** Names of the formats in their order, NULL-terminated: md csv json latex html. */
 extern const char *const report_formats[];
 
-/** Writes the rows of an experiment (NULL: of all) to f. csv and json carry every column of `results`; the others the
- *  table for people, with a legend. published: text of a file of results/published/, or NULL. ICE_NO_VERDICT when there
- *  is nothing to report. */
-int report_write(store *s, const char *experiment, report_format format, const char *published, FILE *f, ice_err *e);
+typedef struct report_options {
+  const char *experiment; /* NULL: all */
+  report_format format;
+  const char *published;  /* text of a file of results/published/ to set ours against, or NULL */
+  int width;              /* characters in a line of the terminal: wider Markdown tables are cut; 0: no limit */
+} report_options;
+
+/** Writes the rows to f: csv and json carry every column of `results`, the others the table for people with a legend.
+ *  ICE_NO_VERDICT when there is nothing to report, ICE_DATA when the published figures are malformed. */
+int report_write(store *s, const report_options *o, FILE *f, ice_err *e);
 
 #endif

@@ -3,8 +3,8 @@
 
 #include <stdio.h>
 
-/* Bytes of the printable UTF-8 character at s; 0 when it is a control character or no UTF-8. */
-static int printable(const unsigned char *s) {
+int ice_printable(const char *text) {
+  const unsigned char *s = (const unsigned char *)text;
   if (s[0] < 0x80) return s[0] >= 0x20 && s[0] != 0x7f;
   const int n = s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
   for (int i = 1; i < n; i++)
@@ -20,7 +20,7 @@ int ice_vfail(ice_err *e, int code, const char *fmt, va_list ap) {
   e->code = code;
   (void)vsnprintf(e->text, sizeof e->text, fmt, ap);
   for (char *c = e->text; *c;) {
-    const int n = printable((const unsigned char *)c);
+    const int n = ice_printable(c);
     if (n == 0) *c = '?';
     c += n > 0 ? n : 1;
   }

@@ -27,6 +27,9 @@ typedef struct ice_err {
 int ice_fail(ice_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int ice_vfail(ice_err *e, int code, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
 
+/** Bytes of the printable UTF-8 character at s (1..4); 0 when it is a control character, no UTF-8, or the end. */
+int ice_printable(const char *s);
+
 /** Forwards a failure: `ICE_TRY(npy_read(path, &t, e));` */
 #define ICE_TRY(expr)                                                                                                  \
   do {                                                                                                                 \

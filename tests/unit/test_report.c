@@ -63,7 +63,7 @@ static char *report(const char *experiment, report_format format, const char *pu
   size_t n = 0;
   ice_err e = {0};
   FILE *f = open_memstream(&text, &n);
-  if (report_write(s, experiment, format, published, f, &e) != ICE_OK) fail_msg("%s", e.text);
+  if (report_write(s, &(report_options){.experiment = experiment, .format = format, .published = published}, f, &e) != ICE_OK) fail_msg("%s", e.text);
   (void)fclose(f);
   return text;
 }
@@ -144,7 +144,7 @@ static void test_against__published__beside_ours(void **state) {
 static void test_report__nothing__no_verdict(void **state) {
   (void)state;
   ice_err e = {0};
-  assert_int_equal(report_write(s, "none", REPORT_MD, NULL, stdout, &e), ICE_NO_VERDICT);
+  assert_int_equal(report_write(s, &(report_options){.experiment = "none"}, stdout, &e), ICE_NO_VERDICT);
   assert_non_null(strstr(e.text, "icebench run"));
 }
 

@@ -1,0 +1,36 @@
+/* report_rows.h - rows of the view `results` as text, in the order in which people read them. */
+#ifndef ICE_REPORT_ROWS_H
+#define ICE_REPORT_ROWS_H
+
+#include <stddef.h>
+
+#include "harness/store.h"
+
+typedef struct report_rows {
+  int columns, n, room;
+  char **name; /* [columns] */
+  char **cell; /* [n * columns], NULL = unknown */
+} report_rows;
+
+/** Reads the rows of an experiment (NULL: of all) and sorts them: experiment, task, model, threads, instruction set,
+ *  machine; then methods as the registry lists them and parameters by value. *r is zeroed first; free it in any case. */
+int report_rows_read(store *s, const char *experiment, report_rows *r, ice_err *e);
+void report_rows_free(report_rows *r);
+
+/** Text of a column, NULL when unknown (or no such column). */
+const char *report_rows_text(const report_rows *r, int row, const char *column);
+/** The same as a number; NAN when unknown. */
+double report_rows_value(const report_rows *r, int row, const char *column);
+/** 1 when both rows belong into one table: same experiment, task, model, threads, instruction set, machine. */
+int report_rows_same_group(const report_rows *r, int a, int b);
+/** Number of different known texts of a column in rows [from, to), counted up to REPORT_DISTINCT. With out: "a, b", or
+ *  "a, b, c, d, ..." where there are more. */
+enum { REPORT_DISTINCT = 5 };
+int report_rows_distinct(const report_rows *r, int from, int to, const char *column, char *out, size_t size);
+
+/** Adds columns without values. ICE_INTERNAL when out of memory. */
+int report_rows_widen(report_rows *r, const char *const *names, int n_names, ice_err *e);
+/** Sets a value of an added column; takes ownership of text. */
+void report_rows_set(report_rows *r, int row, const char *column, char *text);
+
+#endif

@@ -1,0 +1,240 @@
+/* report_table.c - see report_table.h */
+#include "harness/report_table.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- text ----------------------------------------------------------------------------------------------------------- */
+
+/* What a character is written as; NULL: as itself. A bar means something in the cells of a Markdown table only. */
+static const char *escape(report_format format, int in_cell, char c) {
+  switch (format) {
+  case REPORT_HTML: return c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : c == '\'' ? "&#39;" : NULL;
+  case REPORT_LATEX:
+    switch (c) {
+    case '\\': return "\\textbackslash{}";
+    case '~': return "\\textasciitilde{}";
+    case '^': return "\\textasciicircum{}";
+    case '<': return "\\textless{}";
+    case '>': return "\\textgreater{}";
+    case '|': return "\\textbar{}";
+    case '_': return "\\_";
+    case '%': return "\\%";
+    case '&': return "\\&";
+    case '#': return "\\#";
+    case '$': return "\\$";
+    case '{': return "\\{";
+    case '}': return "\\}";
+    default: return NULL;
+    }
+  default: return c == '|' && in_cell ? "\\|" : c == '<' ? "\\<" : NULL;
+  }
+}
+
+/* Writes the text and returns its width in characters; f = NULL only measures. */
+static int put_text(FILE *f, report_format format, int in_cell, const char *text) {
+  int width = 0;
+  while (*text) {
+    const int n = ice_printable(text);
+    const char *other = n == 0 ? "?" : n == 1 ? escape(format, in_cell, *text) : NULL;
+    if (f && other) (void)fputs(other, f);
+    if (f && !other) (void)fwrite(text, 1, (size_t)n, f);
+    width += other ? (int)strlen(other) : 1;
+    text += n ? n : 1;
+  }
+  return width;
+}
+
+void report_text(FILE *f, report_format format, const char *text) { (void)put_text(f, format, 0, text); }
+
+static void wrap(FILE *f, report_format format, const char *before, const char *text, const char *after) {
+  (void)fputs(before, f);
+  report_text(f, format, text);
+  (void)fputs(after, f);
+}
+
+void report_heading(FILE *f, report_format format, const char *text) {
+  if (format == REPORT_HTML) wrap(f, format, "<h2>", text, "</h2>\n");
+  else if (format == REPORT_LATEX) wrap(f, format, "\\begin{table}\n\\centering\\footnotesize\n\\caption{", text, "}\n");
+  else wrap(f, format, "## ", text, "\n\n");
+}
+
+void report_paragraph(FILE *f, report_format format, const char *text) {
+  if (format == REPORT_HTML) wrap(f, format, "<p>", text, "</p>\n");
+  else if (format == REPORT_LATEX) wrap(f, format, "", text, "\\par\n");
+  else wrap(f, format, "", text, "\n\n");
+}
+
+void report_list_start(FILE *f, report_format format) {
+  if (format == REPORT_HTML) (void)fputs("<ul>\n", f);
+  if (format == REPORT_LATEX) (void)fputs("\\begin{itemize}\\footnotesize\n", f);
+}
+void report_list_item(FILE *f, report_format format, const char *name, const char *text) {
+  (void)fputs(format == REPORT_HTML ? "<li>" : format == REPORT_LATEX ? "\\item " : "- ", f);
+  if (name) wrap(f, format, format == REPORT_HTML ? "<b>" : format == REPORT_LATEX ? "\\textbf{" : "**", name,
+                 format == REPORT_HTML ? "</b>: " : format == REPORT_LATEX ? "}: " : "**: ");
+  wrap(f, format, "", text, format == REPORT_HTML ? "</li>\n" : "\n");
+}
+void report_list_end(FILE *f, report_format format) {
+  if (format == REPORT_HTML) (void)fputs("</ul>\n", f);
+  if (format == REPORT_LATEX) (void)fputs("\\end{itemize}\n", f);
+  if (format == REPORT_MD) (void)fputc('\n', f);
+}
+
+void report_document_start(FILE *f, report_format format) {
+  if (format == REPORT_LATEX) (void)fputs("% needs \\usepackage{booktabs} and UTF-8 input\n", f);
+  if (format != REPORT_HTML) return;
+  (void)fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+              "<meta name=\"viewport\" content=\"width=device-width\"><title>icebench</title>\n<style>\n"
+              ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2em}\n"
+              "h2{font-size:1.2em;margin-top:2em}p,li{max-width:60em}div{overflow-x:auto}\n"
+              "table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
+              "th,td{padding:.2em .8em;text-align:right;border-bottom:1px solid #8884}thead th{border-bottom:2px solid #888}\n"
+              ".l{text-align:left}ul{padding-left:1.2em;font-size:.9em}\n</style></head><body>\n",
+              f);
+}
+void report_document_end(FILE *f, report_format format) {
+  if (format == REPORT_HTML) (void)fputs("</body></html>\n", f);
+}
+
+/* --- table ---------------------------------------------------------------------------------------------------------- */
+
+int report_table_create(report_table *t, const report_column *column, int columns, int rows, ice_err *e) {
+  *t = (report_table){.columns = columns, .rows = rows, .column = column};
+  t->cell = calloc((size_t)rows * (size_t)columns + 1, sizeof *t->cell);
+  return t->cell ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a table");
+}
+
+void report_table_free(report_table *t) {
+  for (int i = 0; t->cell && i < t->rows * t->columns; i++) free(t->cell[i]);
+  free((void *)t->cell);
+  t->cell = NULL;
+}
+
+void report_table_set(report_table *t, int row, int column, const char *fmt, ...) {
+  char **cell = t->cell + row * t->columns + column;
+  va_list ap;
+  va_start(ap, fmt);
+  free(*cell);
+  if (vasprintf(cell, fmt, ap) < 0) *cell = NULL, t->failed = 1;
+  va_end(ap);
+}
+
+static int has_values(const report_table *t, int column) {
+  for (int i = 0; i < t->rows; i++)
+    if (t->cell[i * t->columns + column]) return 1;
+  return 0;
+}
+
+int report_table_used(const report_table *t, int column) {
+  if (has_values(t, column)) return 1;
+  if (t->column[column].with_next && has_values(t, column + 1)) return 1;
+  return column > 0 && t->column[column - 1].with_next && has_values(t, column - 1);
+}
+
+static const char *cell_text(const report_table *t, int row, int column) { /* row -1: the head */
+  const char *text = row < 0 ? t->column[column].head : t->cell[row * t->columns + column];
+  return text ? text : t->column[column].align == 'l' ? "" : "-";
+}
+
+static void pad(FILE *f, int n, char with) {
+  while (n-- > 0) (void)fputc(with, f);
+}
+
+static void print_md_block(const report_table *t, const int *shown, const int *width, FILE *f) {
+  for (int line = -2; line < t->rows; line++) { /* head, rule, rows */
+    for (int c = 0; c < t->columns; c++) {
+      if (!shown[c]) continue;
+      const int left = t->column[c].align == 'l';
+      (void)fputs("| ", f);
+      if (line == -1) {
+        pad(f, width[c] - !left, '-');
+        (void)fputs(left ? " " : ": ", f);
+        continue;
+      }
+      const char *text = cell_text(t, line == -2 ? -1 : line, c);
+      const int gap = width[c] - put_text(NULL, REPORT_MD, 1, text);
+      if (!left) pad(f, gap, ' ');
+      (void)put_text(f, REPORT_MD, 1, text);
+      if (left) pad(f, gap, ' ');
+      (void)fputc(' ', f);
+    }
+    (void)fputs("|\n", f);
+  }
+  (void)fputc('\n', f);
+}
+
+/* Cuts the columns into blocks that fit, each with the first two (which name the row). */
+static void print_md(const report_table *t, const int *used, int limit, int *shown, int *width, FILE *f) {
+  for (int c = 0; c < t->columns; c++) {
+    width[c] = 0;
+    for (int i = -1; i < t->rows; i++) {
+      const int w = put_text(NULL, REPORT_MD, 1, cell_text(t, i, c));
+      if (w > width[c]) width[c] = w;
+    }
+    if (width[c] < 2) width[c] = 2; /* room for "-:" */
+  }
+  for (int c = 2; c < t->columns;) {
+    int total = 1, block = 0;
+    memset(shown, 0, (size_t)t->columns * sizeof *shown);
+    for (int k = 0; k < 2; k++)
+      if ((shown[k] = used[k])) total += width[k] + 3;
+    while (c < t->columns) {
+      int piece = 0, end = c;
+      do piece += used[end] ? width[end] + 3 : 0;
+      while (t->column[end++].with_next);
+      if (limit > 0 && block > 0 && total + piece > limit) break;
+      for (; c < end; c++) shown[c] = used[c];
+      total += piece;
+      block += piece > 0;
+    }
+    if (block > 0) print_md_block(t, shown, width, f);
+  }
+}
+
+static void print_latex(const report_table *t, const int *used, FILE *f) {
+  (void)fputs("\\begin{tabular}{", f);
+  for (int c = 0; c < t->columns; c++)
+    if (used[c]) (void)fputc(t->column[c].align, f);
+  (void)fputs("}\n\\toprule\n", f);
+  for (int i = -1; i < t->rows; i++) {
+    const char *between = "";
+    for (int c = 0; c < t->columns; c++) {
+      if (!used[c]) continue;
+      (void)fputs(between, f);
+      /* A row that starts with [ would be read as an option of the \\ before it. */
+      if (!*between) (void)fputs("{}", f);
+      report_text(f, REPORT_LATEX, cell_text(t, i, c));
+      between = " & ";
+    }
+    (void)fputs(i < 0 ? " \\\\\n\\midrule\n" : " \\\\\n", f);
+  }
+  (void)fputs("\\bottomrule\n\\end{tabular}\n\\end{table}\n", f);
+}
+
+static void print_html(const report_table *t, const int *used, FILE *f) {
+  (void)fputs("<div><table>\n<thead>\n", f);
+  for (int i = -1; i < t->rows; i++) {
+    (void)fputs("<tr>", f);
+    for (int c = 0; c < t->columns; c++) {
+      if (!used[c]) continue;
+      (void)fprintf(f, "<%s%s>", i < 0 ? "th" : "td", t->column[c].align == 'l' ? " class=\"l\"" : "");
+      report_text(f, REPORT_HTML, cell_text(t, i, c));
+      (void)fputs(i < 0 ? "</th>" : "</td>", f);
+    }
+    (void)fputs(i < 0 ? "</tr>\n</thead><tbody>\n" : "</tr>\n", f);
+  }
+  (void)fputs("</tbody></table></div>\n", f);
+}
+
+int report_table_print(const report_table *t, report_format format, int width, FILE *f, ice_err *e) {
+  int *mem = t->failed ? NULL : calloc((size_t)t->columns * 3, sizeof *mem), *used = mem;
+  if (!mem) return ice_fail(e, ICE_INTERNAL, "out of memory for a table");
+  for (int c = 0; c < t->columns; c++) used[c] = report_table_used(t, c);
+  if (format == REPORT_LATEX) print_latex(t, used, f);
+  else if (format == REPORT_HTML) print_html(t, used, f);
+  else print_md(t, used, width, mem + t->columns, mem + 2 * t->columns, f);
+  free(mem);
+  return ICE_OK;
+}
