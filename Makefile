@@ -125,8 +125,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (clang-14); new inputs go to build/f
 format: ## lay out the sources with clang-format
 	clang-format -i $$(git ls-files '*.c' '*.h')
 
-golden: $(B)/tests/regression/test_golden ## write tests/regression/golden.csv anew; review the difference
+golden: $(B)/tests/regression/test_golden $(B)/tests/regression/test_report_golden ## write the golden files of tests/regression anew; review the difference
 	@$< --write tests/regression/golden.csv
+	@$(B)/tests/regression/test_report_golden --write tests/regression
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_.-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,4 +1,5 @@
-/* test_report.c - tables and charts from a small database with hostile names, unknown values and failed rows. */
+/* test_report.c - reports: order, both speed-ups, unknown values, hostile names, published figures, what fails.
+ * The whole text of a report is held by tests/regression/test_report_golden.c. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,37 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "harness/plot.h"
 #include "harness/report.h"
+#include "tests/support/results.h"
 #include "tests/support/scratch.h"
 
 static store *s;
-
-static void put(const char *experiment, const char *method, const char *params, const char *status, double accuracy, double ms,
-                double vanilla, double dense, double error, int partial) {
-  static int number;
-  char key[64];
-  ice_err e = {0};
-  (void)snprintf(key, sizeof key, "{\"n\":%d}", number++);
-  const store_metric m[] = {{"accuracy", accuracy, accuracy - 0.02, accuracy + 0.02},
-                            {"attention_ns", ms * 1e6, ms * 0.9e6, ms * 1.1e6},
-                            {"speedup_vanilla", vanilla, vanilla * 0.95, vanilla * 1.05},
-                            {"speedup_dense", dense, dense * 0.95, dense * 1.05},
-                            {"rel_l2_error", error, NAN, NAN},
-                            {"mass", error > 0 ? 1 - error / 2 : NAN, NAN, NAN},
-                            {"peak_bytes", 1 << 20, NAN, NAN}};
-  const store_cell c = {.key = key, .experiment = experiment, .task = "lra/listops", .model = "m", .method = method, .method_version = "1",
-                        .params = params, .seed = 1, .n = 1032, .heads = 2, .head_dim = 32, .layers = 2, .threads = 2, .isa = "avx2",
-                        .examples = 500, .partial = partial, .status = status, .reason = strcmp(status, "ok") ? "600 s, the limit" : NULL,
-                        .started_utc_ms = 1700000000000, .metric = m, .n_metrics = strcmp(status, "ok") ? 0 : 7};
-  if (store_put(s, &c, 0, &e) != ICE_OK) fail_msg("%s", e.text);
-}
 
 static int setup(void **state) {
   ice_err e = {0};
@@ -49,153 +28,334 @@ static int teardown(void **state) {
   store_close(s);
   return scratch_teardown(state);
 }
-static void fill(const char *experiment) {
-  put(experiment, "iceformer", "{\"k\":32}", "ok", 0.36, 9, 1.2, 0.4, 0.1, 0);
-  put(experiment, "iceformer", "{\"k\":8}", "ok", 0.35, 5, 2.2, 0.8, 0.2, 1);
-  put(experiment, "topk", "{\"k\":8}", "ok", 0.36, 7, 1.5, 0.5, 0.15, 0);
-  put(experiment, "dense", "{}", "ok", 0.40, 4, 2.5, 1, 0, 0);
-  put(experiment, "vanilla", "{}", "ok", 0.40, 10, 1, 0.4, 1e-7, 0);
-  put(experiment, "icecells", "{}", "timeout", NAN, NAN, NAN, NAN, NAN, 0);
-}
 
-static char *report(const char *experiment, report_format format, const char *published) {
+static char *report_of(const report_options *o) {
   char *text = NULL;
   size_t n = 0;
   ice_err e = {0};
   FILE *f = open_memstream(&text, &n);
-  if (report_write(s, &(report_options){.experiment = experiment, .format = format, .published = published}, f, &e) != ICE_OK) fail_msg("%s", e.text);
+  if (report_write(s, o, f, &e) != ICE_OK) fail_msg("%s", e.text);
   (void)fclose(f);
   return text;
 }
+static char *report(report_format format) { return report_of(&(report_options){.format = format}); }
 static void has(const char *text, const char *part) {
   if (!strstr(text, part)) fail_msg("'%s' is not in:\n%s", part, text);
 }
+static void lacks(const char *text, const char *part) {
+  if (strstr(text, part)) fail_msg("'%s' is in:\n%s", part, text);
+}
+static void put(const char *experiment, const char *method, const char *params) {
+  results_put(s, &(results_row){.experiment = experiment, .method = method, .params = params, .accuracy = 0.4, .ms = 4, .vanilla = 2.5,
+                                .dense = 1, .error = NAN, .mass = NAN, .seed = 1, .examples = 500});
+}
+static void in_order(const char *text, const char *const *part, int n) {
+  const char *at = text;
+  for (int i = 0; i < n; i++, at++)
+    if (!(at = strstr(at, part[i]))) fail_msg("'%s' is missing or stands too early in:\n%s", part[i], text);
+}
 
-static void test_md__rows__in_order_with_both_speedups(void **state) {
+/* --- order and grouping ----------------------------------------------------------------------------------------------- */
+
+static void test_rows__methods_as_registered_and_parameters_by_value(void **state) {
   (void)state;
-  fill("e");
-  char *t = report("e", REPORT_MD, NULL);
-  const char *v = strstr(t, "| vanilla"), *d = strstr(t, "| dense"), *k8 = strstr(t, "k=8 "), *i8 = strstr(t, "| iceformer"), *i32 = strstr(t, "k=32");
-  assert_true(v && d && k8 && i8 && i32 && v < d && d < k8 && k8 < i8 && i8 < i32); /* registry order, k by value */
-  has(t, "0.3500 [0.3300, 0.3700]");
-  has(t, "0.8750"); /* retention 0.35 / 0.40 */
-  has(t, "2.20 [2.09, 2.31]");
-  has(t, "0.80 [0.76, 0.84]");
-  has(t, "timeout: 600 s, the limit");
-  has(t, "partial: 500 examples");
-  has(t, "x dense**: how many times faster");
-  has(t, "2 threads, avx2");
-  const char *line = strchr(strstr(t, "| method"), '\n'); /* columns line up */
-  size_t width = 0;
-  for (const char *p = strstr(t, "| method"); p && *p == '|'; p = strchr(p, '\n') + 1) {
-    const size_t n = (size_t)(strchr(p, '\n') - p);
-    assert_true(width == 0 || n == width);
+  put("e", "zeta", "{}");
+  put("e", "iceformer", "{\"k\":100}");
+  put("e", "iceformer", "{\"k\":9}");
+  put("e", "iceformer", "{\"k\":20}");
+  put("e", "alpha", "{}");
+  put("e", "dense", "{}");
+  put("e", "vanilla", "{}");
+  char *t = report(REPORT_MD);
+  static const char *const order[] = {"| vanilla ", "| dense ", "| k=9 ", "| k=20 ", "| k=100 ", "| alpha ", "| zeta "};
+  in_order(t, order, 7);
+  free(t);
+}
+
+static void test_rows__parameters_that_are_not_defaults__are_named(void **state) {
+  (void)state;
+  put("e", "iceformer", "{\"k\":20,\"comp\":2,\"levels\":5,\"visit\":0.25,\"retrieve\":0.8,\"order\":\"l2\"}");
+  put("e", "unknown", "{\"m\":\"a|b\",\"x\":1000000}");
+  char *t = report(REPORT_MD);
+  has(t, "| k=20 levels=5 visit=0.25 order=l2 |");
+  has(t, "| m=a\\|b x=1000000");
+  free(t);
+}
+
+static void test_groups__seeds_share_a_table_tasks_and_experiments_do_not(void **state) {
+  (void)state;
+  results_row row = {.experiment = "e", .method = "dense", .accuracy = 0.4, .ms = 4, .vanilla = 2, .dense = 1, .error = 0, .mass = NAN, .examples = 500};
+  static const uint64_t seed[] = {10, 9, UINT64_MAX};
+  for (int i = 0; i < 3; i++) row.seed = seed[i], results_put(s, &row);
+  row.task = "lra/text";
+  results_put(s, &row);
+  row.experiment = "f";
+  results_put(s, &row);
+  char *t = report(REPORT_MD);
+  has(t, "## e: lra/listops");
+  static const char *const seeds[] = {" 9 |", " 10 |", " 18446744073709551615 |", "## e: lra/text", "## f: lra/text"};
+  in_order(t, seeds, 5);
+  free(t);
+  t = report_of(&(report_options){.experiment = "f"});
+  lacks(t, "## e");
+  free(t);
+}
+
+static void test_md__columns__line_up_whatever_the_characters(void **state) {
+  (void)state;
+  put("e", "d\xc3\xa9nse|x", "{}");
+  put("e", "bad\xff\x01utf", "{}");
+  put("e", "<script>", "{}");
+  char *t = report(REPORT_MD);
+  has(t, "d\xc3\xa9nse\\|x");
+  has(t, "bad??utf");
+  has(t, "\\<script>");
+  int width = 0, rows = 0;
+  for (const char *p = strstr(t, "| method"); *p == '|'; p = strchr(p, '\n') + 1, rows++) {
+    int n = 0;
+    for (const char *c = p; *c != '\n'; c++) n += ((unsigned char)*c & 0xc0) != 0x80;
+    if (rows && n != width) fail_msg("row %d is %d characters wide, the head %d:\n%s", rows, n, width, t);
     width = n;
   }
-  assert_non_null(line);
+  assert_int_equal(rows, 5);
   free(t);
 }
 
-static void test_json_and_csv__every_column__null_for_unknown(void **state) {
+static void test_md__narrow_terminal__speed_ups_stay_together(void **state) {
   (void)state;
-  fill("e");
-  char *t = report("e", REPORT_JSON, NULL);
+  put("e", "vanilla", "{}");
+  put("e", "dense", "{}");
+  for (int width = 20; width < 200; width += 7) {
+    char *t = report_of(&(report_options){.width = width});
+    int both = 0;
+    for (const char *p = t; (p = strstr(p, "| method")); p++) {
+      const char *end = strchr(p, '\n'), *v = strstr(p, "x vanilla"), *d = strstr(p, "x dense");
+      const int has_v = v && v < end, has_d = d && d < end;
+      assert_int_equal(has_v, has_d);
+      both += has_v;
+    }
+    assert_int_equal(both, 1);
+    free(t);
+  }
+}
+
+/* --- cells ------------------------------------------------------------------------------------------------------------ */
+
+static void test_row__without_result__tells_why(void **state) {
+  (void)state;
+  results_row row = {.experiment = "e", .method = "icecells", .status = "oom", .reason = "8 GiB, the limit", .seed = 1};
+  results_put(s, &row);
+  row.status = "unsupported", row.reason = NULL;
+  results_put(s, &row);
+  char *t = report(REPORT_MD);
+  has(t, "| oom: 8 GiB, the limit |");
+  has(t, "| unsupported ");
+  lacks(t, "nan");
+  free(t);
+}
+
+static void test_row__partial_and_labelled__says_so(void **state) {
+  (void)state;
+  results_row row = {.experiment = "e", .method = "iceformer", .accuracy = 0.3, .ms = 4, .vanilla = 1, .dense = 1, .error = 0, .mass = NAN,
+                     .seed = 1, .examples = 40, .partial = 1, .label = "generated data, no retraining"};
+  results_put(s, &row);
+  row.method = "dense", row.partial = 0, row.examples = 500, row.label = "generated data";
+  results_put(s, &row);
+  char *t = report(REPORT_MD);
+  has(t, "partial: 40 examples; no retraining");
+  has(t, "All rows: generated data");
+  free(t);
+}
+
+static void test_row__one_speed_up_unknown__the_other_is_not_shown_alone(void **state) {
+  (void)state;
+  results_row row = {.experiment = "e", .method = "dense", .accuracy = 0.3, .ms = 4, .vanilla = 2, .dense = NAN, .error = 0, .mass = NAN, .seed = 1};
+  results_put(s, &row);
+  char *t = report(REPORT_MD);
+  has(t, "x vanilla | x dense");
+  lacks(t, "mass"); /* a column without values, and its legend */
+  free(t);
+}
+
+static void test_times__unit__fits_the_fastest(void **state) {
+  (void)state;
+  static const struct {
+    double ms;
+    const char *head, *text;
+  } unit[] = {{3e-4, "attention ns", "300 [270, 330]"}, {0.0123, "attention us", "12.3 [11.1, 13.5]"}, {4, "attention ms", "4.00 [3.60, 4.40]"}, {12000, "attention s", "12.0 [10.8, 13.2]"}};
+  for (int i = 0; i < 4; i++) {
+    char name[8];
+    (void)snprintf(name, sizeof name, "u%d", i);
+    results_put(s, &(results_row){.experiment = name, .method = "dense", .accuracy = 0.3, .ms = unit[i].ms, .vanilla = 2, .dense = 1, .error = 0, .mass = NAN});
+    char *t = report_of(&(report_options){.experiment = name});
+    has(t, unit[i].head);
+    has(t, unit[i].text);
+    free(t);
+  }
+}
+
+/* --- csv, json, html, latex --------------------------------------------------------------------------------------------- */
+
+static int count_columns(void *ctx, int columns, char **names, char **values) {
+  (void)names, (void)values;
+  *(int *)ctx = columns;
+  return 1;
+}
+
+static void test_json__every_column__null_for_unknown(void **state) {
+  (void)state;
+  put("\"quoted\"\n", "dense", "{\"k\":8}");
+  put("bad\xff", "dense", "no JSON");
+  int columns = 0;
+  ice_err e = {0};
+  assert_int_equal(store_query(s, "SELECT * FROM results", NULL, 0, count_columns, &columns, &e), ICE_OK);
+  char *t = report(REPORT_JSON);
   json_t *rows = json_loads(t, 0, NULL);
-  assert_int_equal(json_array_size(rows), 6);
-  const json_t *dense = json_array_get(rows, 1), *late = json_array_get(rows, 5);
-  assert_string_equal(json_string_value(json_object_get(dense, "method")), "dense");
-  assert_true(json_is_object(json_object_get(dense, "params")) && json_is_null(json_object_get(dense, "recall")));
-  assert_true(json_integer_value(json_object_get(dense, "attention_ns")) == 4000000);
-  assert_true(json_is_null(json_object_get(late, "accuracy")) && !strcmp(json_string_value(json_object_get(late, "status")), "timeout"));
+  assert_int_equal(json_array_size(rows), 2);
+  const json_t *a = json_array_get(rows, 0), *b = json_array_get(rows, 1);
+  assert_int_equal(json_object_size(a), columns);
+  assert_int_equal(json_object_size(b), columns);
+  assert_string_equal(json_string_value(json_object_get(a, "experiment")), "\"quoted\"\n");
+  assert_string_equal(json_string_value(json_object_get(b, "experiment")), "bad?");
+  assert_int_equal(json_integer_value(json_object_get(json_object_get(a, "params"), "k")), 8);
+  assert_string_equal(json_string_value(json_object_get(b, "params")), "no JSON");
+  assert_int_equal(json_integer_value(json_object_get(a, "attention_ns")), 4000000);
+  assert_true(json_is_null(json_object_get(a, "mass")) && json_is_null(json_object_get(a, "reason")));
+  assert_true(json_is_string(json_object_get(a, "seed")));
   json_decref(rows);
   free(t);
-  t = report("e", REPORT_CSV, NULL);
-  has(t, "experiment,task,model,method,params");
-  has(t, "\"{\"\"k\"\":8}\"");
-  int lines = 0;
-  for (const char *p = t; (p = strchr(p, '\n')); p++) lines++;
-  assert_int_equal(lines, 7);
+}
+
+static void test_csv__quotes_commas_newlines__quoted(void **state) {
+  (void)state;
+  put("a,\"b\"\nc", "dense", "{\"k\":8,\"x\":1}");
+  char *t = report(REPORT_CSV);
+  has(t, "\n\"a,\"\"b\"\"\nc\",lra/listops,");
+  has(t, ",\"{\"\"k\"\":8,\"\"x\"\":1}\",");
   free(t);
 }
 
-static void test_html_and_latex__hostile_names__escaped(void **state) {
+static void test_html__hostile_names__escaped(void **state) {
   (void)state;
-  put("<b>&\"x_1%", "dense", "{}", "ok", 0.4, 4, 2, 1, 0, 0);
-  char *t = report(NULL, REPORT_HTML, NULL);
-  has(t, "&lt;b&gt;&amp;&quot;x_1%");
-  assert_null(strstr(t, "<b>&"));
+  put("<b>&\"'x", "<script>alert(1)</script>", "{\"k\":\"<i>\"}");
+  char *t = report(REPORT_HTML);
+  has(t, "&lt;b&gt;&amp;&quot;&#39;x");
+  has(t, "&lt;script&gt;alert(1)");
+  lacks(t, "<script");
+  lacks(t, "<i>");
+  lacks(t, "http"); /* nothing is fetched */
   free(t);
-  t = report(NULL, REPORT_LATEX, NULL);
+}
+
+static void test_latex__hostile_names__escaped(void **state) {
+  (void)state;
+  put("50%_$#{}~^\\<>|&", "dense", "{}");
+  char *t = report(REPORT_LATEX);
+  has(t, "50\\%\\_\\$\\#\\{\\}\\textasciitilde{}\\textasciicircum{}\\textbackslash{}\\textless{}\\textgreater{}\\textbar{}\\&");
   has(t, "\\toprule");
-  has(t, "x dense");
   free(t);
 }
 
-static void test_against__published__beside_ours(void **state) {
+/* --- published figures -------------------------------------------------------------------------------------------------- */
+
+static const char header[] = "task,method,model,accuracy,seconds,retention\n";
+
+static char *against(report_format format, const char *lines) {
+  char text[1024];
+  (void)snprintf(text, sizeof text, "# From a paper.\n%s%s", header, lines);
+  return report_of(&(report_options){.format = format, .published = text});
+}
+
+static void test_published__figures__beside_ours_as_ratios(void **state) {
   (void)state;
-  fill("e");
-  char *t = report("e", REPORT_MD, "# c\ntask,method,accuracy,seconds,speedup_vanilla,retention\nlra/listops,iceformer,,0.380,7.7,0.986\nlra/text,dense,1,2,3,4\n");
-  has(t, "published: accuracy -, attention 0.380 s, x vanilla 7.7, retention 0.986");
-  has(t, "ours:      accuracy 0.3500");
-  assert_null(strstr(t, "lra/text"));
+  put("e", "iceformer", "{\"k\":8}");
+  char *t = against(REPORT_MD, "lra/listops,vanilla,softmax,0.37,3.0,\nlra/listops,iceformer,softmax,,0.4,0.986\nlra/listops,iceformer,other,,0.5,\nlra/text,dense,,1,2,3\n");
+  static const char *const row[] = {"lra/listops against published", "| iceformer", "0.4000 [", "2.50 [", "7.5 ", "0.986", "0.4 |", "(softmax, published only)", "(other, published only)", "6.0 "};
+  in_order(t, row, 10);
+  has(t, "From a paper.");
+  lacks(t, "lra/text");
+  free(t);
+  t = against(REPORT_JSON, "lra/listops,vanilla,softmax,0.37,3.0,\nlra/listops,iceformer,,0.36,0.4,\n");
+  json_t *rows = json_loads(t, 0, NULL);
+  const json_t *r = json_array_get(rows, 0);
+  assert_true(json_real_value(json_object_get(r, "paper_accuracy")) == 0.36);
+  assert_true(json_real_value(json_object_get(r, "paper_attention_s")) == 0.4);
+  assert_true(json_real_value(json_object_get(r, "paper_speedup_vanilla")) == 7.5);
+  assert_true(json_is_null(json_object_get(r, "paper_retention")));
+  json_decref(rows);
   free(t);
 }
+
+static void test_published__none_for_the_task__said(void **state) {
+  (void)state;
+  put("e", "dense", "{}");
+  char *t = against(REPORT_MD, "lra/text,vanilla,softmax,0.37,3.0,\n");
+  has(t, "Nothing is published for lra/listops.");
+  free(t);
+}
+
+static void test_published__malformed__names_the_line(void **state) {
+  (void)state;
+  static const char *const bad[] = {"a,b\n", "lra/listops,dense,,x,,\n", "lra/listops,dense,,1,2,3,4\n", ",dense,,1,2,3\n", "lra/listops,dense,,-1,,\n"};
+  put("e", "dense", "{}");
+  for (int i = 0; i < 5; i++) {
+    char text[256];
+    ice_err e = {0};
+    (void)snprintf(text, sizeof text, "%s%s", header, bad[i]);
+    assert_int_equal(report_write(s, &(report_options){.published = text}, stdout, &e), ICE_DATA);
+    has(e.text, "line 2");
+  }
+  ice_err e = {0};
+  assert_int_equal(report_write(s, &(report_options){.published = "task,method\n"}, stdout, &e), ICE_DATA);
+}
+
+/* The shipped file reads, and its headline ratio is the paper's. */
+static void test_published__shipped_file__reads(void **state) {
+  (void)state;
+  static char text[16384];
+  FILE *f = fopen("results/published/iceformer-lra.csv", "rb");
+  assert_non_null(f);
+  const size_t n = fread(text, 1, sizeof text - 1, f);
+  (void)fclose(f);
+  text[n] = 0;
+  put("e", "iceformer", "{\"k\":20}");
+  char *t = report_of(&(report_options){.published = text});
+  has(t, " 7.7 |");
+  free(t);
+}
+
+/* --- nothing ------------------------------------------------------------------------------------------------------------ */
 
 static void test_report__nothing__no_verdict(void **state) {
   (void)state;
   ice_err e = {0};
   assert_int_equal(report_write(s, &(report_options){.experiment = "none"}, stdout, &e), ICE_NO_VERDICT);
-  assert_non_null(strstr(e.text, "icebench run"));
-}
-
-static void test_plot__figures__drawn_with_script_and_data(void **state) {
-  (void)state;
-  static const char *const figure[] = {"accuracy-time", "error-k", "speedup-k"}, *const tail[] = {"svg", "gp", "dat"};
-  ice_err e = {0};
-  char name[128];
-  struct stat st;
-  fill("a b/../c");
-  const plot_options o = {.experiment = "a b/../c", .out = scratch_path("out"), .terminal = "svg", .quiet = 1};
-  if (plot_draw(s, &o, &e) != ICE_OK) fail_msg("%s", e.text);
-  for (int i = 0; i < 3; i++)
-    for (int k = 0; k < 3; k++) {
-      (void)snprintf(name, sizeof name, "out/a_b_.._c-%s.%s", figure[i], tail[k]); /* no way out of the folder */
-      if (stat(scratch_path(name), &st) != 0 || st.st_size == 0) fail_msg("%s was not written", name);
-    }
-}
-
-static void test_plot__hostile_names__are_text_not_commands(void **state) {
-  (void)state;
-  char name[400], method[400], command[300];
-  ice_err e = {0};
-  (void)snprintf(command, sizeof command, "touch %s", scratch_path("pwned"));
-  (void)snprintf(name, sizeof name, "'`%s`'\"`%s`\"\\", command, command);
-  (void)snprintf(method, sizeof method, "'.system('%s').'", command);
-  fill(name);
-  put(name, method, "{\"k\":4}", "ok", 0.3, 3, 2, 1, 0.1, 0);
-  const plot_options o = {.experiment = name, .out = scratch_path("out"), .terminal = "svg", .quiet = 1};
-  if (plot_draw(s, &o, &e) != ICE_OK) fail_msg("%s", e.text);
-  assert_int_not_equal(access(scratch_path("pwned"), F_OK), 0);
-}
-
-static void test_plot__faults__named(void **state) {
-  (void)state;
-  ice_err e = {0};
-  plot_options o = {.experiment = "none", .out = scratch_path("out"), .terminal = "svg", .quiet = 1};
-  assert_int_equal(plot_draw(s, &o, &e), ICE_NO_VERDICT);
-  o.terminal = "gif";
-  assert_int_equal(plot_draw(s, &o, &e), ICE_USAGE);
-  o.terminal = "svg", o.figure = "../../etc/passwd";
-  assert_int_equal(plot_draw(s, &o, &e), ICE_USAGE);
+  has(e.text, "'none'");
+  has(e.text, "icebench run");
+  assert_int_equal(report_write(s, &(report_options){.format = REPORT_CSV}, stdout, &e), ICE_NO_VERDICT);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(test_md__rows__in_order_with_both_speedups), TEST(test_json_and_csv__every_column__null_for_unknown),
-      TEST(test_html_and_latex__hostile_names__escaped), TEST(test_against__published__beside_ours),
-      TEST(test_report__nothing__no_verdict),           TEST(test_plot__figures__drawn_with_script_and_data),
-      TEST(test_plot__hostile_names__are_text_not_commands), TEST(test_plot__faults__named),
+      TEST(test_rows__methods_as_registered_and_parameters_by_value),
+      TEST(test_rows__parameters_that_are_not_defaults__are_named),
+      TEST(test_groups__seeds_share_a_table_tasks_and_experiments_do_not),
+      TEST(test_md__columns__line_up_whatever_the_characters),
+      TEST(test_md__narrow_terminal__speed_ups_stay_together),
+      TEST(test_row__without_result__tells_why),
+      TEST(test_row__partial_and_labelled__says_so),
+      TEST(test_row__one_speed_up_unknown__the_other_is_not_shown_alone),
+      TEST(test_times__unit__fits_the_fastest),
+      TEST(test_json__every_column__null_for_unknown),
+      TEST(test_csv__quotes_commas_newlines__quoted),
+      TEST(test_html__hostile_names__escaped),
+      TEST(test_latex__hostile_names__escaped),
+      TEST(test_published__figures__beside_ours_as_ratios),
+      TEST(test_published__none_for_the_task__said),
+      TEST(test_published__malformed__names_the_line),
+      TEST(test_published__shipped_file__reads),
+      TEST(test_report__nothing__no_verdict),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,20 @@
+/* results.h - a small database of results whose every fact is fixed, machine included. */
+#ifndef TEST_RESULTS_H
+#define TEST_RESULTS_H
+
+#include "harness/store.h"
+
+/** Makes the database at path: experiment "demo" with rows of every kind (exact, approximate, partial, late, broken, untrained),
+ *  stored in no order. Returns 0, or 1 after printing why. */
+int results_make(const char *path);
+/** Stores one more row; the machine is this one. Fails the test when it cannot. Times in milliseconds, NAN = unknown. */
+typedef struct results_row {
+  const char *experiment, *task, *method, *params, *status, *reason, *label;
+  double accuracy, ms, vanilla, dense, error, mass;
+  uint64_t seed;
+  int64_t examples;
+  int partial;
+} results_row;
+void results_put(store *s, const results_row *row);
+
+#endif
