@@ -404,7 +404,7 @@ static void iceformer_release(void *plan) { (void)plan; }
 static const char *const order_choices[] = {"dci", "l2", NULL};
 #define AT(member) offsetof(iceformer_params, member)
 static const attn_param iceformer_table[] = {
-    {.key = "k", .doc = "keys that a query attends to", .type = ATTN_P_INT, .late = 1, .offset = AT(k), .dflt = 20, .min = 1, .max = 1 << 20},
+    {.key = "k", .doc = "keys that a query attends to", .type = ATTN_P_INT, .late = 1, .offset = AT(k), .dflt = 32, .min = 1, .max = 1 << 20},
     {.key = "comp", .doc = "composite indices", .type = ATTN_P_INT, .offset = AT(comp), .dflt = 2, .min = 1, .max = DCI_MAX_COMP},
     {.key = "simp", .doc = "simple indices (directions) of a composite", .type = ATTN_P_INT, .offset = AT(simp), .dflt = 4, .min = 1, .max = DCI_MAX_SIMP},
     {.key = "levels", .doc = "levels of the tree; fewer where there are too few keys", .type = ATTN_P_INT, .offset = AT(levels), .dflt = 3, .min = 1, .max = DCI_MAX_LEVELS},
