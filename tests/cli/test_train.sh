@@ -104,7 +104,7 @@ stepps: 9'
 verdict train__unknown_key__refused_with_line "$(complains 2 "wrong.yaml:9" train "$work/wrong.yaml")"
 recipe "$work/wrong" 'steps: 8
 method: icecells'
-verdict train__method_without_training__refused "$(complains 2 "method = icecells, allowed" train "$work/wrong.yaml")"
+verdict train__method_without_training__refused "$(complains 2 "icecells" train "$work/wrong.yaml")"
 recipe "$work/wrong" 'steps: 1'
 verdict train__too_few_steps__refused "$(complains 2 "steps" train "$work/wrong.yaml")"
 verdict train__no_file__refused "$(complains 2 "needs one file" train)"
