@@ -273,7 +273,8 @@ static int load_file(const char *path, listops_layout layout, task_data *out, ic
 
 static const char *const file_name[TASK_SPLITS] = {"basic_train.tsv", "basic_val.tsv", "basic_test.tsv"};
 
-/* The folder [FILE_PATH] with the release layout below root, judged by any of its three files; 0 when there is none. */
+/* The folder [FILE_PATH] with the release layout below root, judged by any of its three files or the record of a
+ * generation that may have been interrupted; 0 when there is none. */
 static int find_folder(const char *root, char *dir) {
   static const char *const places[] = {FOLDER, "lra/lra_release/lra_release/listops-1000",
                                        "lra/lra_release/listops-1000", "lra_release/lra_release/listops-1000",
@@ -283,6 +284,7 @@ static int find_folder(const char *root, char *dir) {
     if (file_join(dir, root, places[i], NULL)) continue;
     for (int s = 0; s < TASK_SPLITS; s++)
       if (source_find(dir, file_name[s], path)) return 1;
+    if (!file_join(path, dir, MANIFEST, NULL) && file_is_regular(path)) return 1;
   }
   return 0;
 }

@@ -101,9 +101,10 @@ int file_out_open(file_out *o, const char *path, ice_err *e) {
     return ice_fail(e, ICE_USAGE, "file name of %zu bytes; at most %zu are allowed", strlen(path), sizeof o->temp - 48);
   if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
     return ice_fail(e, ICE_USAGE, "%s: is %s; only a regular file can be replaced", path, kind_of(st.st_mode));
+  const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+  if (!*base) return ice_fail(e, ICE_USAGE, "'%s' names no file", path);
   memcpy(o->path, path, strlen(path) + 1);
   size_t n = folder_of(path, o->temp, sizeof o->temp);
-  const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
   int fd = -1;
   for (unsigned i = 0; i < 1000 && (fd < 0 && (i == 0 || errno == EEXIST)); i++) { /* EEXIST: left by a crash */
     (void)snprintf(o->temp + n, sizeof o->temp - n, "/.%.200s.%ld-%u", base, (long)getpid(), i);

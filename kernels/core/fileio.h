@@ -36,8 +36,8 @@ typedef struct file_out {
   char path[FILE_PATH], temp[FILE_PATH];
 } file_out;
 
-/** Starts a file that will replace path. ICE_USAGE when path exists and is not a regular file or is too long,
- *  ICE_INTERNAL on system errors. */
+/** Starts a file that will replace path. ICE_USAGE when path exists and is not a regular file, is too long, or ends in no
+ *  name; ICE_INTERNAL on system errors. */
 int file_out_open(file_out *o, const char *path, ice_err *e);
 /** Flushes, syncs, renames, syncs the folder. On failure (ICE_INTERNAL) the old file is untouched, the temporary gone. */
 int file_out_commit(file_out *o, ice_err *e);

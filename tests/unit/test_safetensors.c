@@ -154,6 +154,23 @@ static void test_open__not_a_regular_file__refused_at_once(void **state) {
   assert_int_equal(st_open(scratch_path("fifo"), &f, &e), ICE_DATA);
 }
 
+/* A checkpoint must not lose a name or a record without a word. */
+static void test_write__what_json_cannot_hold__refused(void **state) {
+  (void)state;
+  const float a[2] = {1, 2};
+  const st_out good = {"a", ST_F32, 1, {1}, a}, not_utf8 = {"\xff", ST_F32, 1, {1}, a}, taken = {"__metadata__", ST_F32, 1, {1}, a};
+  const st_out twice[2] = {good, good}, bad[2] = {good, not_utf8}, reserved[2] = {good, taken};
+  const char *const meta[] = {"who", "\xff", NULL}, *const no_meta[] = {NULL};
+  struct stat st;
+  ice_err e = {0};
+  assert_int_equal(st_write(scratch_path("x"), &good, 1, meta, &e), ICE_INTERNAL);
+  assert_int_equal(st_write(scratch_path("x"), twice, 2, no_meta, &e), ICE_INTERNAL);
+  assert_int_equal(st_write(scratch_path("x"), bad, 2, no_meta, &e), ICE_INTERNAL);
+  assert_int_equal(st_write(scratch_path("x"), reserved, 2, no_meta, &e), ICE_INTERNAL);
+  assert_int_not_equal(stat(scratch_path("x"), &st), 0);
+  assert_int_equal(st_write(scratch_path("x"), &good, 1, NULL, &e), ICE_OK);
+}
+
 static void test_write__into_a_missing_folder__leaves_nothing(void **state) {
   (void)state;
   const float a = 1;
@@ -175,6 +192,7 @@ int main(void) {
       TEST(test_parse__every_truncation__refused),
       TEST(test_parse__bad_headers__refused),
       TEST(test_open__not_a_regular_file__refused_at_once),
+      TEST(test_write__what_json_cannot_hold__refused),
       TEST(test_write__into_a_missing_folder__leaves_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
