@@ -166,6 +166,18 @@ static int make_folder_of(const char *path, ice_err *e) {
   return file_make_dirs(folder, e);
 }
 
+/* Turns the write-ahead log on. SQLite does not wait for others here, so this does, as long as its own waits. */
+static int begin_log(store *s, ice_err *e) {
+  const struct timespec pause = {.tv_nsec = 20000000};
+  for (int tries = 0;; tries++) {
+    const int rc = sqlite3_exec(s->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) & 0xff;
+    if (rc == SQLITE_OK) break;
+    if ((rc != SQLITE_BUSY && rc != SQLITE_LOCKED) || tries == 500) return db_fail(s, "opening", e);
+    (void)nanosleep(&pause, NULL);
+  }
+  return execute(s, "PRAGMA wal_autocheckpoint = 1", "opening", e);
+}
+
 /* Opens the connection. An existing file must be a regular one: opening a FIFO would wait for ever. */
 static int connect_to(store *s, store_mode mode, ice_err *e) {
   struct stat st;
@@ -180,7 +192,7 @@ static int connect_to(store *s, store_mode mode, ice_err *e) {
   (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
   (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
   ICE_TRY(execute(s, "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL", "opening", e));
-  return mode == STORE_WRITE ? execute(s, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 1", "opening", e) : ICE_OK;
+  return mode == STORE_WRITE ? begin_log(s, e) : ICE_OK;
 }
 
 int store_open(const char *path, store_mode mode, store **out, ice_err *e) {

@@ -11,15 +11,17 @@ printf 'name: tiny\ntask: lra/listops\nmodel: %s\nthreads: 1\nexamples: 4\nmeasu
 seed=${SEED:-$$}
 echo "SEED=$seed repeats these moments" >"$work/moments"
 awk -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i < 8; i++) printf "%.3f\n", 0.4 * rand() }' >>"$work/moments"
-orphans="" kills=0 cells=0
+orphans="" kills=0 cells=0 turn=0
 for moment in $(tail -n +2 "$work/moments"); do
   "$ICEBENCH_BIN" run "$work/x.yaml" --db "$db" -q >>"$work/log" 2>&1 &
   parent=$!
-  # every second time the moment counts from when a cell is at work, however slow the machine is
-  if [ $((kills % 2)) -eq 1 ]; then
-    while [ -e "/proc/$parent/exe" ] && [ -z "$(children $parent)" ]; do sleep 0.01; done
+  # every second time as soon as a cell is at work, however fast or slow the machine is
+  if [ $((turn % 2)) -eq 0 ]; then
+    while [ -e "/proc/$parent/exe" ] && [ -z "$(children $parent)" ]; do :; done
+  else
+    sleep "$moment"
   fi
-  sleep "$moment"
+  turn=$((turn + 1))
   cell=$(children $parent)
   kill -KILL $parent 2>/dev/null && kills=$((kills + 1))
   wait $parent 2>/dev/null
