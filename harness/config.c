@@ -1,11 +1,11 @@
 /* config.c - see config.h.
  *
- * Reading and overriding share one table of scalars: a row says where a key stands, what it may be, and where it goes.
- * Methods keep their values as text until cells are made, since each list multiplies; every text is checked against the
- * method's own parameter row at the place where it was written. */
+ * File and overrides (--set) are both YAML trees, so one set of readers with one set of ranges serves both: first the
+ * file, then the overrides on top. What multiplies is kept as lists until everything is read; then cells are made. */
 #include "harness/config.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,9 +15,47 @@
 #include "harness/yaml.h"
 #include "kernels/core/alloc.h"
 
-enum { MAX_CELLS = 100000, MAX_LIST = 1000 };
+enum {
+  MAX_CELLS = 100000, /* of an experiment, before `exclude` */
+  MAX_LIST = 1000,    /* values of one list */
+  MAX_THREADS = 256
+};
 
-/* --- scalars ------------------------------------------------------------------------------------------------------ */
+typedef struct sweep { /* a parameter and its values, as they stand in the parameter struct: 8 bytes each */
+  const attn_param *param;
+  uint64_t *value;
+  int count;
+} sweep;
+
+typedef struct entry { /* one line of `methods`: the product of its sweeps */
+  const attn_method *method;
+  const yaml_node *at;
+  sweep *sweep;
+  int n_sweeps;
+} entry;
+
+typedef struct rule { /* one line of `exclude`: a cell is left out when everything given agrees */
+  entry what;         /* method may be NULL */
+  yaml_node *task, *model, *seed;
+} rule;
+
+typedef struct loader {
+  config_experiment *x;
+  yaml_node *tasks, *models, *seeds;
+  entry *entry;
+  int n_entries;
+  rule *rule;
+  int n_rules;
+  const task **task; /* resolved from tasks */
+} loader;
+
+typedef struct documents { /* config_experiment.impl: models are texts in there */
+  yaml_doc *file, *set;
+} documents;
+
+static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory"); }
+
+/* ---- Scalars: one row says where a key stands, what it may be, and where it goes. */
 
 typedef enum scalar_type { S_INT64, S_INT, S_REAL, S_BOOL, S_SPLIT } scalar_type;
 typedef struct scalar {
@@ -31,7 +69,7 @@ typedef struct scalar {
 static const scalar scalars[] = {
     {NULL, "examples", S_INT64, 1, 1e9, AT(examples)},
     {NULL, "split", S_SPLIT, 0, 0, AT(split)},
-    {NULL, "threads", S_INT, 1, 256, AT(threads)},
+    {NULL, "threads", S_INT, 1, MAX_THREADS, AT(threads)},
     {NULL, "no_retraining", S_BOOL, 0, 0, AT(allow_untrained_swap)},
     {"measure", "rounds", S_INT, 1, 1000, AT(rounds)},
     {"measure", "warmup", S_INT, 0, 100, AT(warmup)},
@@ -42,313 +80,340 @@ static const scalar scalars[] = {
     {"limits", "memory_gib", S_REAL, 0.01, 65536, AT(limit_gib)},
 };
 enum { SCALARS = sizeof scalars / sizeof *scalars };
-static const char *const split_words[] = {"test", "dev", NULL};
-static const task_split split_of[] = {TASK_TEST, TASK_DEV};
-
-static void *slot(config_experiment *x, const scalar *s) { return (char *)x + s->offset; }
 
 static int read_scalar(const yaml_node *n, const scalar *s, config_experiment *x, ice_err *e) {
-  int64_t i;
+  static const char *const split_words[] = {"test", "dev", NULL};
+  static const task_split split_of[] = {TASK_TEST, TASK_DEV};
+  void *at = (char *)x + s->offset;
+  int64_t whole;
   int word;
   switch (s->type) {
-  case S_INT64: return yaml_int(n, (int64_t)s->min, (int64_t)s->max, slot(x, s), e);
+  case S_INT64: return yaml_int(n, (int64_t)s->min, (int64_t)s->max, at, e);
+  case S_REAL: return yaml_real(n, s->min, s->max, at, e);
+  case S_BOOL: return yaml_bool(n, at, e);
   case S_INT:
-    ICE_TRY(yaml_int(n, (int64_t)s->min, (int64_t)s->max, &i, e));
-    *(int *)slot(x, s) = (int)i;
+    ICE_TRY(yaml_int(n, (int64_t)s->min, (int64_t)s->max, &whole, e));
+    *(int *)at = (int)whole;
     return ICE_OK;
-  case S_REAL: return yaml_real(n, s->min, s->max, slot(x, s), e);
-  case S_BOOL: return yaml_bool(n, slot(x, s), e);
-  default:
+  case S_SPLIT:
     ICE_TRY(yaml_choice(n, split_words, &word, e));
-    *(task_split *)slot(x, s) = split_of[word];
+    *(task_split *)at = split_of[word];
     return ICE_OK;
   }
+  return ICE_INTERNAL;
 }
 
-/* An override: the same ranges, from the text of a command line. */
-static int set_scalar(const char *assignment, const char *text, const scalar *s, config_experiment *x, ice_err *e) {
-  int64_t i;
-  switch (s->type) {
-  case S_INT64:
-  case S_INT:
-    if (!number_int(text, (int64_t)s->min, (int64_t)s->max, &i))
-      return ice_fail(e, ICE_USAGE, "--set %s, allowed %.0f..%.0f", assignment, s->min, s->max);
-    if (s->type == S_INT) *(int *)slot(x, s) = (int)i;
-    else *(int64_t *)slot(x, s) = i;
-    return ICE_OK;
-  case S_REAL:
-    if (!number_real(text, s->min, s->max, slot(x, s)))
-      return ice_fail(e, ICE_USAGE, "--set %s, allowed %g..%g", assignment, s->min, s->max);
-    return ICE_OK;
-  case S_BOOL:
-    if (strcmp(text, "true") && strcmp(text, "false"))
-      return ice_fail(e, ICE_USAGE, "--set %s, allowed true, false", assignment);
-    *(int *)slot(x, s) = !strcmp(text, "true");
-    return ICE_OK;
-  default:
-    for (int w = 0; split_words[w]; w++)
-      if (!strcmp(text, split_words[w])) {
-        *(task_split *)slot(x, s) = split_of[w];
-        return ICE_OK;
-      }
-    return ice_fail(e, ICE_USAGE, "--set %s, allowed test, dev", assignment);
+static int same(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
+
+/* All rows of one section, from its mapping. */
+static int read_section(yaml_node *map, const char *section, config_experiment *x, ice_err *e) {
+  for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
+    if (!same(s->section, section)) continue;
+    const yaml_node *n = yaml_find(map, s->key);
+    if (n) ICE_TRY(read_scalar(n, s, x, e));
   }
+  return ICE_OK;
 }
 
-/* --- what the file lists ------------------------------------------------------------------------------------------ */
+/* ---- Lists. */
 
-typedef struct sweep { /* one parameter and its values */
-  const attn_param *param;
-  const char **text; /* [count], borrowed from the document or from `owned` */
-  int count;
-} sweep;
+/* A value or a list of distinct values. */
+static int check_list(yaml_node *n, ice_err *e) {
+  int count = yaml_is_map(n) ? 0 : yaml_count(n);
+  if (count < 1 || count > MAX_LIST) return yaml_fail(n, e, "allowed a value or a list of 1..%d values", MAX_LIST);
+  for (int i = 0; i < count; i++) {
+    const yaml_node *item = yaml_item(n, i);
+    if (!yaml_is_scalar(item)) return yaml_fail(item, e, "allowed a value or a list of values");
+    for (int j = 0; j < i; j++)
+      if (strcmp(yaml_text(item), yaml_text(yaml_item(n, j))) == 0)
+        return yaml_fail(item, e, "given twice in one list");
+  }
+  return ICE_OK;
+}
 
-typedef struct entry { /* one line of `methods` */
-  const attn_method *method;
-  sweep *sweep;
-  int n_sweeps;
-} entry;
+static int read_name(const yaml_node *n, config_experiment *x, ice_err *e) {
+  const char *name;
+  ICE_TRY(yaml_string(n, &name, e));
+  size_t length = strlen(name);
+  if (length > 100 || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != length)
+    return yaml_fail(n, e, "allowed 1..100 letters, digits, '.', '_', '-'");
+  free(x->name);
+  return (x->name = strdup(name)) ? ICE_OK : no_memory(e);
+}
 
-typedef struct loader {
-  yaml_doc *doc;
-  yaml_node *tasks, *models, *seeds, *methods, *exclude;
-  entry *entry;
-  int n_entries;
-  char **owned; /* texts of overrides */
-  int n_owned;
-  config_experiment *x;
-} loader;
+static int read_tasks(loader *l, yaml_node *n, ice_err *e) {
+  ICE_TRY(check_list(n, e));
+  const task **found = calloc((size_t)yaml_count(n), sizeof *found);
+  if (!found) return no_memory(e);
+  free((void *)l->task);
+  l->task = found;
+  l->tasks = n;
+  for (int i = 0; i < yaml_count(n); i++) {
+    ice_err own = {0};
+    if (!(found[i] = task_find(yaml_text(yaml_item(n, i)), &own)))
+      return yaml_fail_at(yaml_item(n, i), e, "%s", own.text);
+  }
+  return ICE_OK;
+}
 
-static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory"); }
+/* A model is a path when it looks like one, otherwise an id TASK/NAME below models/checkpoints. */
+static int is_path(const char *model) {
+  const char *dot = strrchr(model, '.');
+  return model[0] == '/' || model[0] == '.' || (dot && strcmp(dot, ".safetensors") == 0);
+}
 
-/* Parses one value of a parameter into params, with the place of the file in the fault. */
-static int check_value(const attn_method *m, const attn_param *p, const yaml_node *n, ice_err *e) {
+static int read_models(loader *l, yaml_node *n, ice_err *e) {
+  ICE_TRY(check_list(n, e));
+  l->models = n;
+  for (int i = 0; i < yaml_count(n); i++) {
+    const yaml_node *item = yaml_item(n, i);
+    const char *model;
+    ICE_TRY(yaml_string(item, &model, e));
+    if (!is_path(model) && strstr(model, ".."))
+      return yaml_fail(item, e, "allowed an id such as lra/listops/softmax, or a path");
+  }
+  return ICE_OK;
+}
+
+static int read_seeds(loader *l, yaml_node *n, ice_err *e) {
+  int64_t seed;
+  ICE_TRY(check_list(n, e));
+  l->seeds = n;
+  for (int i = 0; i < yaml_count(n); i++) ICE_TRY(yaml_int(yaml_item(n, i), 0, INT64_MAX, &seed, e));
+  return ICE_OK;
+}
+
+/* ---- Methods and their parameters. */
+
+static int read_sweep(const attn_method *m, const char *key, yaml_node *n, sweep *out, ice_err *e) {
+  ice_err own = {0};
+  const attn_param *p = registry_param(m, key, &own);
+  if (!p) return yaml_fail_key(n, e, "%s", own.text);
+  ICE_TRY(check_list(n, e));
+  int count = yaml_count(n);
   void *params = attn_calloc(m->params_size);
-  ice_err own = {0};
-  char allowed[256];
-  if (!params) return no_memory(e);
-  int rc = yaml_is_scalar(n) ? registry_param_set(m, p, yaml_text(n), params, &own) : ICE_USAGE;
+  uint64_t *value = calloc((size_t)count, sizeof *value);
+  int rc = params && value ? ICE_OK : no_memory(e);
+  for (int i = 0; i < count && rc == ICE_OK; i++) {
+    const yaml_node *item = yaml_item(n, i);
+    if (registry_param_set(m, p, yaml_text(item), params, &own) != ICE_OK) {
+      char allowed[256];
+      registry_param_allowed(p, allowed, sizeof allowed);
+      rc = yaml_fail(item, e, "allowed %s", allowed);
+    } else {
+      memcpy(&value[i], (char *)params + p->offset, sizeof *value);
+    }
+    for (int j = 0; j < i && rc == ICE_OK; j++)
+      if (value[i] == value[j]) rc = yaml_fail(item, e, "given twice in one list");
+  }
   attn_free(params);
-  if (rc == ICE_OK) return ICE_OK;
-  registry_param_allowed(p, allowed, sizeof allowed);
-  return yaml_fail(n, e, "allowed %s", allowed);
+  if (rc != ICE_OK) {
+    free(value);
+    return rc;
+  }
+  free(out->value);
+  *out = (sweep){.param = p, .value = value, .count = count};
+  return ICE_OK;
 }
 
-static int read_sweep(const attn_method *m, const char *key, yaml_node *value, sweep *out, ice_err *e) {
-  ice_err own = {0};
-  out->param = registry_param(m, key, &own);
-  if (!out->param) return yaml_fail_at(value, e, "%s", own.text);
-  const int n = yaml_count(value);
-  if (n < 1 || n > MAX_LIST) return yaml_fail(value, e, "allowed 1..%d values", MAX_LIST);
-  out->text = calloc((size_t)n, sizeof *out->text);
-  if (!out->text) return no_memory(e);
-  for (int i = 0; i < n; i++) {
-    yaml_node *item = yaml_item(value, i);
-    ICE_TRY(check_value(m, out->param, item, e));
-    out->text[out->count++] = yaml_text(item);
-  }
+/* The sweep of a key, a new one when there is none yet. NULL when memory is out. */
+static sweep *sweep_of(entry *en, const char *key) {
+  for (int i = 0; i < en->n_sweeps; i++)
+    if (strcmp(en->sweep[i].param->key, key) == 0) return &en->sweep[i];
+  sweep *grown = realloc(en->sweep, (size_t)(en->n_sweeps + 1) * sizeof *grown);
+  if (!grown) return NULL;
+  en->sweep = grown;
+  grown[en->n_sweeps] = (sweep){0};
+  return &grown[en->n_sweeps];
+}
+
+static int add_sweep(entry *en, const char *key, yaml_node *n, ice_err *e) {
+  sweep *s = sweep_of(en, key);
+  if (!s) return no_memory(e);
+  int fresh = s->param == NULL;
+  ICE_TRY(read_sweep(en->method, key, n, s, e));
+  en->n_sweeps += fresh;
   return ICE_OK;
 }
 
 /* `- dense`, or `- iceformer: {k: [8, 16]}` */
 static int read_entry(yaml_node *n, entry *out, ice_err *e) {
+  int map = yaml_is_map(n);
   ice_err own = {0};
-  const int map = yaml_is_map(n);
   if (yaml_is_list(n) || (map && yaml_count(n) != 1))
     return yaml_fail(n, e, "allowed a method, or one method with its parameters: `- iceformer: {k: [8, 16]}`");
+  out->at = n;
   out->method = registry_find(map ? yaml_key(n, 0) : yaml_text(n), &own);
   if (!out->method) return yaml_fail_at(n, e, "%s", own.text);
   if (!map) return ICE_OK;
   yaml_node *params = yaml_value(n, 0);
-  if (!yaml_is_map(params)) return yaml_fail(params, e, "allowed the parameters of %s: {key: value, ...}", out->method->name);
-  out->sweep = calloc((size_t)yaml_count(params) + 1, sizeof *out->sweep);
-  if (!out->sweep) return no_memory(e);
-  for (int i = 0; i < yaml_count(params); i++) {
-    out->n_sweeps++;
-    ICE_TRY(read_sweep(out->method, yaml_key(params, i), yaml_value(params, i), &out->sweep[i], e));
+  if (!yaml_is_map(params))
+    return yaml_fail(params, e, "allowed the parameters of %s: {key: value, ...}", out->method->name);
+  for (int i = 0; i < yaml_count(params); i++) ICE_TRY(add_sweep(out, yaml_key(params, i), yaml_value(params, i), e));
+  return ICE_OK;
+}
+
+static int read_methods(loader *l, yaml_node *n, ice_err *e) {
+  int count = yaml_is_map(n) ? 0 : yaml_count(n);
+  if (count < 1 || count > MAX_LIST) return yaml_fail(n, e, "allowed a list of 1..%d methods", MAX_LIST);
+  if (!(l->entry = calloc((size_t)count, sizeof *l->entry))) return no_memory(e);
+  for (l->n_entries = 0; l->n_entries < count;) {
+    entry *en = &l->entry[l->n_entries];
+    ICE_TRY(read_entry(yaml_item(n, l->n_entries++), en, e));
   }
   return ICE_OK;
 }
 
-static int read_list(yaml_node *top, const char *key, int needed, yaml_node **out, ice_err *e) {
-  ICE_TRY(yaml_get(top, key, needed, out, e));
-  if (!*out) return ICE_OK;
-  const int n = yaml_count(*out);
-  if (yaml_is_map(*out) || n < 1 || n > MAX_LIST) return yaml_fail(*out, e, "allowed a value or a list of 1..%d", MAX_LIST);
-  return ICE_OK;
-}
-
-static int read_section(yaml_node *map, const char *section, config_experiment *x, ice_err *e) {
-  for (int i = 0; i < SCALARS; i++) {
-    if ((scalars[i].section != NULL) != (section != NULL) || (section && strcmp(section, scalars[i].section))) continue;
-    const yaml_node *n = yaml_find(map, scalars[i].key);
-    if (n) ICE_TRY(read_scalar(n, &scalars[i], x, e));
-  }
-  return ICE_OK;
-}
-
-static int read_rules(loader *l, ice_err *e) {
-  static const char *const plain[] = {"method", "task", "model", "seed"};
-  for (int i = 0; l->exclude && i < yaml_count(l->exclude); i++) {
-    yaml_node *r = yaml_item(l->exclude, i);
-    const char *method = NULL;
-    if (!yaml_is_map(r)) return yaml_fail(r, e, "allowed a mapping such as {method: iceformer, k: 32}");
-    ICE_TRY(yaml_get_string(r, "method", 1, &method, e));
-    ice_err own = {0};
-    const attn_method *m = registry_find(method, &own);
-    if (!m) return yaml_fail_at(r, e, "%s", own.text);
-    for (int k = 0; k < yaml_count(r); k++) {
-      int known = 0;
-      for (size_t p = 0; p < sizeof plain / sizeof *plain; p++) known |= !strcmp(yaml_key(r, k), plain[p]);
-      yaml_node *value = yaml_value(r, k);
-      if (known) continue;
-      const attn_param *param = registry_param(m, yaml_key(r, k), &own);
-      if (!param) return yaml_fail_at(value, e, "%s", own.text);
-      ICE_TRY(check_value(m, param, value, e));
+/* {method: iceformer, k: [16, 32], levels: 2, task: ..., model: ..., seed: ...} */
+static int read_rule(yaml_node *n, rule *out, ice_err *e) {
+  ice_err own = {0};
+  int64_t seed;
+  if (!yaml_is_map(n) || yaml_count(n) == 0)
+    return yaml_fail(n, e, "allowed a mapping such as {method: iceformer, k: 32}");
+  const char *method = NULL;
+  ICE_TRY(yaml_get_string(n, "method", 0, &method, e));
+  if (method && !(out->what.method = registry_find(method, &own)))
+    return yaml_fail_at(yaml_find(n, "method"), e, "%s", own.text);
+  for (int i = 0; i < yaml_count(n); i++) {
+    const char *key = yaml_key(n, i);
+    yaml_node *value = yaml_value(n, i);
+    if (strcmp(key, "method") == 0) continue;
+    yaml_node **plain = strcmp(key, "task") == 0    ? &out->task
+                        : strcmp(key, "model") == 0 ? &out->model
+                        : strcmp(key, "seed") == 0  ? &out->seed
+                                                    : NULL;
+    if (!plain && !method)
+      return yaml_fail_key(value, e,
+                           "unknown key %s, allowed method, task, model, seed, and with a method its parameters", key);
+    if (!plain) {
+      ICE_TRY(add_sweep(&out->what, key, value, e));
+      continue;
+    }
+    ICE_TRY(check_list(value, e));
+    *plain = value;
+    for (int k = 0; k < yaml_count(value); k++) {
+      const yaml_node *item = yaml_item(value, k);
+      if (plain == &out->seed) ICE_TRY(yaml_int(item, 0, INT64_MAX, &seed, e));
+      if (plain == &out->task && !task_find(yaml_text(item), &own)) return yaml_fail_at(item, e, "%s", own.text);
     }
   }
   return ICE_OK;
 }
 
-static int read_file(loader *l, ice_err *e) {
-  config_experiment *x = l->x;
-  yaml_node *top = yaml_root(l->doc), *section;
-  const char *name = NULL;
-  ICE_TRY(yaml_get_string(top, "name", 1, &name, e));
-  if (strlen(name) > 100) return yaml_fail(yaml_find(top, "name"), e, "allowed 1..100 characters");
-  if (!(x->name = strdup(name))) return no_memory(e);
-  ICE_TRY(read_list(top, "task", 1, &l->tasks, e));
-  ICE_TRY(read_list(top, "model", 1, &l->models, e));
-  ICE_TRY(read_list(top, "seeds", 0, &l->seeds, e));
-  ICE_TRY(read_list(top, "methods", 1, &l->methods, e));
-  ICE_TRY(read_list(top, "exclude", 0, &l->exclude, e));
-  ICE_TRY(read_section(top, NULL, x, e));
+static int read_rules(loader *l, yaml_node *n, ice_err *e) {
+  int count = yaml_is_list(n) ? yaml_count(n) : 0;
+  if (count < 1 || count > MAX_LIST)
+    return yaml_fail(n, e, "allowed a list of 1..%d mappings such as {method: iceformer, k: 32}", MAX_LIST);
+  if (!(l->rule = calloc((size_t)count, sizeof *l->rule))) return no_memory(e);
+  for (l->n_rules = 0; l->n_rules < count;) {
+    rule *r = &l->rule[l->n_rules];
+    ICE_TRY(read_rule(yaml_item(n, l->n_rules++), r, e));
+  }
+  return ICE_OK;
+}
+
+/* ---- The file, then the overrides. */
+
+static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
+  yaml_node *top = yaml_root(doc), *n;
+  for (int i = 0; i < yaml_count(top); i++)
+    if (strcmp(yaml_key(top, i), "lengths") == 0)
+      return yaml_fail_key(yaml_value(top, i), e,
+                           "lengths belong to longeval/lines and longeval/topics; this program has neither yet");
+  ICE_TRY(yaml_get(top, "name", 1, &n, e));
+  ICE_TRY(read_name(n, l->x, e));
+  ICE_TRY(yaml_get(top, "task", 1, &n, e));
+  ICE_TRY(read_tasks(l, n, e));
+  ICE_TRY(yaml_get(top, "model", 1, &n, e));
+  ICE_TRY(read_models(l, n, e));
+  ICE_TRY(yaml_get(top, "seeds", 0, &n, e));
+  if (n) ICE_TRY(read_seeds(l, n, e));
+  ICE_TRY(yaml_get(top, "methods", 1, &n, e));
+  ICE_TRY(read_methods(l, n, e));
+  ICE_TRY(read_section(top, NULL, l->x, e));
   static const char *const sections[] = {"measure", "limits"};
   for (int i = 0; i < 2; i++) {
-    section = NULL;
-    ICE_TRY(yaml_get_map(top, sections[i], 0, &section, e));
-    if (section) ICE_TRY(read_section(section, sections[i], x, e));
+    ICE_TRY(yaml_get_map(top, sections[i], 0, &n, e));
+    if (n) ICE_TRY(read_section(n, sections[i], l->x, e));
   }
-  l->entry = calloc((size_t)yaml_count(l->methods), sizeof *l->entry);
-  if (!l->entry) return no_memory(e);
-  for (int i = 0; i < yaml_count(l->methods); i++) {
-    l->n_entries++;
-    ICE_TRY(read_entry(yaml_item(l->methods, i), &l->entry[i], e));
-  }
-  ICE_TRY(read_rules(l, e));
-  return yaml_finish(l->doc, e);
+  ICE_TRY(yaml_get(top, "exclude", 0, &n, e));
+  if (n) ICE_TRY(read_rules(l, n, e));
+  return yaml_finish(doc, e);
 }
 
-/* --- overrides ---------------------------------------------------------------------------------------------------- */
-
-/* METHOD.PARAM=a|b|c on every entry of that method. */
-static int set_param(loader *l, const char *assignment, const attn_method *m, const char *key, const char *values,
-                     ice_err *e) {
-  const attn_param *p = registry_param(m, key, e);
-  if (!p) return e->code;
-  char *copy = strdup(values), **grown = realloc(l->owned, (size_t)(l->n_owned + 1) * sizeof *grown);
-  if (grown) l->owned = grown;
-  if (!copy || !grown) {
-    free(copy);
-    return no_memory(e);
-  }
-  l->owned[l->n_owned++] = copy;
-  sweep s = {.param = p};
-  void *params = attn_calloc(m->params_size);
-  s.text = calloc(strlen(values) + 2, sizeof *s.text);
-  int rc = params && s.text ? ICE_OK : no_memory(e);
-  char *save = NULL;
-  for (char *v = rc == ICE_OK ? strtok_r(copy, "|", &save) : NULL; v && rc == ICE_OK; v = strtok_r(NULL, "|", &save)) {
-    rc = registry_param_set(m, p, v, params, e);
-    s.text[s.count++] = v;
-  }
-  if (rc == ICE_OK && s.count == 0) rc = ice_fail(e, ICE_USAGE, "--set %s: a value is needed", assignment);
+/* METHOD.PARAM, on every entry of that method. */
+static int override_param(loader *l, const char *method, const char *key, yaml_node *n, ice_err *e) {
+  ice_err own = {0};
+  const attn_method *m = registry_find(method, &own);
+  if (!m) return yaml_fail(n, e, "%s", own.text);
   int used = 0;
-  for (int i = 0; i < l->n_entries && rc == ICE_OK; i++) {
-    entry *en = &l->entry[i];
-    if (en->method != m) continue;
-    int at = 0;
-    while (at < en->n_sweeps && en->sweep[at].param != p) at++;
-    if (at == en->n_sweeps) {
-      sweep *more = realloc(en->sweep, (size_t)(at + 1) * sizeof *more);
-      if (!more) rc = no_memory(e);
-      else en->sweep = more, en->sweep[en->n_sweeps++] = (sweep){.param = p};
-    }
-    if (rc != ICE_OK) break;
-    const char **text = malloc((size_t)s.count * sizeof *text);
-    if (!text) rc = no_memory(e);
-    else {
-      memcpy(text, s.text, (size_t)s.count * sizeof *text);
-      free(en->sweep[at].text);
-      en->sweep[at].text = text, en->sweep[at].count = s.count;
-    }
+  for (int i = 0; i < l->n_entries; i++) {
+    if (l->entry[i].method != m) continue;
+    ICE_TRY(add_sweep(&l->entry[i], key, n, e));
     used = 1;
   }
-  if (rc == ICE_OK && !used) rc = ice_fail(e, ICE_USAGE, "--set %s: %s is not among the methods of %s", assignment, m->name, l->x->file);
-  attn_free(params);
-  free(s.text);
-  return rc;
+  return used ? ICE_OK : yaml_fail(n, e, "%s is not among the methods of %s", m->name, l->x->file);
 }
 
-static int apply(loader *l, const char *assignment, ice_err *e) {
-  char key[128];
-  const char *equals = strchr(assignment, '=');
-  const size_t length = equals ? (size_t)(equals - assignment) : 0;
-  if (!equals || length == 0 || length >= sizeof key)
-    return ice_fail(e, ICE_USAGE, "--set %s: KEY=VALUE is expected, e.g. measure.rounds=3 or iceformer.k=8|16", assignment);
-  memcpy(key, assignment, length);
-  key[length] = 0;
-  char *dot = strchr(key, '.');
-  if (dot) *dot = 0;
-  for (int i = 0; i < SCALARS; i++) {
-    const scalar *s = &scalars[i];
-    if (dot ? s->section && !strcmp(s->section, key) && !strcmp(s->key, dot + 1) : !s->section && !strcmp(s->key, key))
-      return set_scalar(assignment, equals + 1, s, l->x, e);
+static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
+  char section[YAML_MAX_KEY_BYTES + 1];
+  const char *dot = strchr(key, '.');
+  if (strcmp(key, "name") == 0) return read_name(n, l->x, e);
+  if (strcmp(key, "task") == 0) return read_tasks(l, n, e);
+  if (strcmp(key, "model") == 0) return read_models(l, n, e);
+  if (strcmp(key, "seeds") == 0) return read_seeds(l, n, e);
+  (void)snprintf(section, sizeof section, "%.*s", dot ? (int)(dot - key) : 0, key);
+  for (const scalar *s = scalars; s < scalars + SCALARS; s++)
+    if (same(s->section, dot ? section : NULL) && strcmp(s->key, dot ? dot + 1 : key) == 0)
+      return read_scalar(n, s, l->x, e);
+  if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
+    return override_param(l, section, dot + 1, n, e);
+  char known[600] = "name, task, model, seeds";
+  for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
+    size_t used = strlen(known);
+    (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
+                   s->key);
   }
-  if (!dot || !strcmp(key, "measure") || !strcmp(key, "limits"))
-    return ice_fail(e, ICE_USAGE,
-                    "--set %s: unknown key; allowed examples, split, threads, no_retraining, measure.{rounds, warmup, "
-                    "inputs, max_seconds, quality}, limits.{seconds, memory_gib}, METHOD.PARAMETER",
-                    assignment);
-  const attn_method *m = registry_find(key, e);
-  return m ? set_param(l, assignment, m, dot + 1, equals + 1, e) : e->code;
+  return yaml_fail_key(n, e, "%s: unknown key, allowed %s, METHOD.PARAMETER", key, known);
 }
 
-/* --- cells -------------------------------------------------------------------------------------------------------- */
-
-static int is_path(const char *model) { return strchr("./~", model[0]) || strstr(model, ".safetensors"); }
-static int model_fits(const char *model, const task *t) {
-  const size_t n = strlen(t->name);
-  return is_path(model) || (strncmp(model, t->name, n) == 0 && model[n] == '/');
+static int read_overrides(loader *l, yaml_doc *doc, ice_err *e) {
+  yaml_node *top = yaml_root(doc);
+  for (int i = 0; i < yaml_count(top); i++) ICE_TRY(override(l, yaml_key(top, i), yaml_value(top, i), e));
+  return ICE_OK;
 }
 
-static int excluded(const loader *l, const config_cell *c, ice_err *e) {
-  for (int i = 0; l->exclude && i < yaml_count(l->exclude); i++) {
-    yaml_node *r = yaml_item(l->exclude, i);
-    int match = 1;
-    for (int k = 0; k < yaml_count(r) && match; k++) {
-      const char *key = yaml_key(r, k), *text = yaml_text(yaml_value(r, k));
-      char seed[32], is[64], wanted[64];
-      (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
-      if (!strcmp(key, "method")) match = !strcmp(text, c->method->name);
-      else if (!strcmp(key, "task")) match = !strcmp(text, c->task->name);
-      else if (!strcmp(key, "model")) match = !strcmp(text, c->model);
-      else if (!strcmp(key, "seed")) match = !strcmp(text, seed);
-      else {
-        const attn_param *p = strcmp(yaml_text(yaml_find(r, "method")), c->method->name) ? NULL : registry_param(c->method, key, e);
-        void *params = p ? attn_calloc(c->method->params_size) : NULL;
-        match = params && registry_param_set(c->method, p, text, params, e) == ICE_OK;
-        if (match) {
-          registry_param_print(p, params, wanted, sizeof wanted);
-          registry_param_print(p, c->params, is, sizeof is);
-          match = !strcmp(wanted, is);
-        }
-        attn_free(params);
-      }
-    }
-    if (match) return 1;
-  }
+/* ---- Cells. */
+
+static int listed(yaml_node *list, const char *text) {
+  for (int i = 0; i < yaml_count(list); i++)
+    if (strcmp(yaml_text(yaml_item(list, i)), text) == 0) return 1;
   return 0;
+}
+
+static int listed_seed(yaml_node *list, uint64_t seed) {
+  uint64_t value;
+  for (int i = 0; i < yaml_count(list); i++)
+    if (number_u64(yaml_text(yaml_item(list, i)), &value) && value == seed) return 1;
+  return 0;
+}
+
+static int swept(const sweep *s, const void *params) {
+  uint64_t value;
+  memcpy(&value, (const char *)params + s->param->offset, sizeof value);
+  for (int i = 0; i < s->count; i++)
+    if (s->value[i] == value) return 1;
+  return 0;
+}
+
+static int matches(const rule *r, const config_cell *c) {
+  if (r->what.method && r->what.method != c->method) return 0;
+  if (r->task && !listed(r->task, c->task->name)) return 0;
+  if (r->model && !listed(r->model, c->model)) return 0;
+  if (r->seed && !listed_seed(r->seed, c->seed)) return 0;
+  for (int i = 0; i < r->what.n_sweeps; i++)
+    if (!swept(&r->what.sweep[i], c->params)) return 0;
+  return 1;
 }
 
 static void free_cell(config_cell *c) {
@@ -356,34 +421,32 @@ static void free_cell(config_cell *c) {
   free(c->params_json);
 }
 
-static int add_cell(loader *l, const task *t, const char *model, uint64_t seed, const entry *en, const int *pick,
-                    ice_err *e) {
-  config_experiment *x = l->x;
-  if (x->n_cells == MAX_CELLS) return ice_fail(e, ICE_USAGE, "%s: more than %d cells; shorten a list", x->file, MAX_CELLS);
-  if ((x->n_cells & (x->n_cells - 1)) == 0) { /* room doubles at powers of two */
-    config_cell *grown = realloc(x->cell, (size_t)(x->n_cells ? 2 * x->n_cells : 1) * sizeof *grown);
-    if (!grown) return no_memory(e);
-    x->cell = grown;
-  }
-  config_cell c = {.task = t, .model = model, .method = en->method, .seed = seed, .params = attn_calloc(en->method->params_size)};
-  int rc = c.params ? ICE_OK : no_memory(e);
-  if (rc == ICE_OK) attn_params_default(c.method, c.params);
-  for (int i = 0; i < en->n_sweeps && rc == ICE_OK; i++)
-    rc = registry_param_set(c.method, en->sweep[i].param, en->sweep[i].text[pick[i]], c.params, e);
-  if (rc == ICE_OK && !(c.params_json = registry_params_json(c.method, c.params))) rc = no_memory(e);
-  if (rc != ICE_OK || excluded(l, &c, e)) {
+/* The cell of *c's task, model and seed with the values picked from each sweep of the entry, unless excluded. */
+static int add_cell(loader *l, config_cell c, const entry *en, const int *pick, ice_err *e) {
+  c.method = en->method;
+  c.params_json = NULL;
+  if (!(c.params = attn_calloc(en->method->params_size))) return no_memory(e);
+  attn_params_default(c.method, c.params);
+  for (int i = 0; i < en->n_sweeps; i++)
+    memcpy((char *)c.params + en->sweep[i].param->offset, &en->sweep[i].value[pick[i]], sizeof(uint64_t));
+  for (int i = 0; i < l->n_rules; i++)
+    if (matches(&l->rule[i], &c)) {
+      free_cell(&c);
+      return ICE_OK;
+    }
+  if (!(c.params_json = registry_params_json(c.method, c.params))) {
     free_cell(&c);
-    return rc;
+    return no_memory(e);
   }
-  x->cell[x->n_cells++] = c;
+  l->x->cell[l->x->n_cells++] = c;
   return ICE_OK;
 }
 
-/* The product of all parameter lists of one entry, the last one turning fastest. */
-static int add_product(loader *l, const task *t, const char *model, uint64_t seed, const entry *en, ice_err *e) {
+/* The product of all lists of one entry, the last one turning fastest. */
+static int add_product(loader *l, const config_cell *c, const entry *en, ice_err *e) {
   int *pick = calloc((size_t)en->n_sweeps + 1, sizeof *pick), at = 0, rc = pick ? ICE_OK : no_memory(e);
   while (rc == ICE_OK && at >= 0) {
-    rc = add_cell(l, t, model, seed, en, pick, e);
+    rc = add_cell(l, *c, en, pick, e);
     for (at = en->n_sweeps - 1; at >= 0; at--) {
       if (++pick[at] < en->sweep[at].count) break;
       pick[at] = 0;
@@ -393,71 +456,136 @@ static int add_product(loader *l, const task *t, const char *model, uint64_t see
   return rc;
 }
 
-static int add_seed(loader *l, const task *t, const char *model, uint64_t seed, ice_err *e) {
-  for (int i = 0; i < l->n_entries; i++) ICE_TRY(add_product(l, t, model, seed, &l->entry[i], e));
+static int fits(const char *model, const task *t) {
+  size_t n = strlen(t->name);
+  return is_path(model) || (strncmp(model, t->name, n) == 0 && model[n] == '/');
+}
+
+/* Number of pairs of task and model that fit; every task and every model must have a partner. */
+static int count_pairs(const loader *l, int64_t *pairs, ice_err *e) {
+  int n_tasks = yaml_count(l->tasks), n_models = yaml_count(l->models);
+  *pairs = 0;
+  for (int j = 0; j < n_models; j++) {
+    int64_t before = *pairs;
+    for (int i = 0; i < n_tasks; i++) *pairs += fits(yaml_text(yaml_item(l->models, j)), l->task[i]);
+    if (*pairs == before)
+      return yaml_fail(yaml_item(l->models, j), e,
+                       "allowed a model of the task, such as %s/softmax, or the path of a checkpoint",
+                       l->task[0]->name);
+  }
+  for (int i = 0; i < n_tasks; i++) {
+    int found = 0;
+    for (int j = 0; j < n_models; j++) found |= fits(yaml_text(yaml_item(l->models, j)), l->task[i]);
+    if (!found) return yaml_fail(yaml_item(l->tasks, i), e, "no model of this file is one of %s/...", l->task[i]->name);
+  }
   return ICE_OK;
 }
 
-static int add_task_model(loader *l, const task *t, const char *model, ice_err *e) {
-  if (!l->seeds) return add_seed(l, t, model, 1, e);
-  for (int i = 0; i < yaml_count(l->seeds); i++) {
-    int64_t seed;
-    ICE_TRY(yaml_int(yaml_item(l->seeds, i), 0, INT64_MAX, &seed, e));
-    ICE_TRY(add_seed(l, t, model, (uint64_t)seed, e));
+/* Makes room for all cells before `exclude`, or says which list is too long. */
+static int make_room(loader *l, ice_err *e) {
+  int64_t pairs, seeds = l->seeds ? yaml_count(l->seeds) : 1, all = 0;
+  ICE_TRY(count_pairs(l, &pairs, e));
+  for (int i = 0; i < l->n_entries; i++) {
+    const entry *en = &l->entry[i];
+    int64_t product = pairs * seeds; /* at most 1e9 */
+    for (int k = 0; k < en->n_sweeps && product <= MAX_CELLS; k++) product *= en->sweep[k].count;
+    all += product;
+    if (all > MAX_CELLS)
+      return yaml_fail_at(en->at, e, "%s: its lists bring the experiment to more than %d cells; shorten one",
+                          en->method->name, MAX_CELLS);
   }
-  return ICE_OK;
+  l->x->cell = calloc((size_t)all, sizeof *l->x->cell);
+  return l->x->cell ? ICE_OK : no_memory(e);
+}
+
+static int by_identity(const void *pa, const void *pb) {
+  const config_cell *a = *(const config_cell *const *)pa, *b = *(const config_cell *const *)pb;
+  int c = strcmp(a->method->name, b->method->name);
+  if (c == 0) c = strcmp(a->params_json, b->params_json);
+  if (c == 0) c = strcmp(a->task->name, b->task->name);
+  if (c == 0) c = strcmp(a->model, b->model);
+  if (c == 0) c = (a->seed > b->seed) - (a->seed < b->seed);
+  return c;
+}
+
+/* Two entries may overlap, as `dense` twice, or k once by default and once in a list. */
+static int refuse_twins(const config_experiment *x, ice_err *e) {
+  const config_cell **sorted = calloc((size_t)x->n_cells, sizeof *sorted);
+  if (!sorted) return no_memory(e);
+  for (int i = 0; i < x->n_cells; i++) sorted[i] = &x->cell[i];
+  qsort((void *)sorted, (size_t)x->n_cells, sizeof *sorted, by_identity);
+  int rc = ICE_OK;
+  for (int i = 1; i < x->n_cells && rc == ICE_OK; i++)
+    if (by_identity(&sorted[i - 1], &sorted[i]) == 0)
+      rc = ice_fail(e, ICE_USAGE, "%s: methods: %s %s stands twice; remove one", x->file, sorted[i]->method->name,
+                    sorted[i]->params_json);
+  free((void *)sorted);
+  return rc;
 }
 
 static int expand(loader *l, ice_err *e) {
-  for (int j = 0; j < yaml_count(l->models); j++) {
-    const char *model;
-    int used = 0;
-    ICE_TRY(yaml_string(yaml_item(l->models, j), &model, e));
-    if (strstr(model, "..") && !is_path(model)) return yaml_fail(yaml_item(l->models, j), e, "allowed an id such as lra/listops/softmax, or a path");
+  ICE_TRY(make_room(l, e));
+  int n_seeds = l->seeds ? yaml_count(l->seeds) : 1;
+  for (int j = 0; j < yaml_count(l->models); j++)
     for (int i = 0; i < yaml_count(l->tasks); i++) {
-      const char *name;
-      ice_err own = {0};
-      ICE_TRY(yaml_string(yaml_item(l->tasks, i), &name, e));
-      const task *t = task_find(name, &own);
-      if (!t) return yaml_fail_at(yaml_item(l->tasks, i), e, "%s", own.text);
-      if (!model_fits(model, t)) continue;
-      used = 1;
-      ICE_TRY(add_task_model(l, t, model, e));
+      config_cell c = {.task = l->task[i], .model = yaml_text(yaml_item(l->models, j)), .seed = 1};
+      if (!fits(c.model, c.task)) continue;
+      for (int s = 0; s < n_seeds; s++) {
+        if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
+        for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+      }
     }
-    if (!used)
-      return yaml_fail(yaml_item(l->models, j), e, "allowed a model of one of the tasks, TASK/NAME, or the path of a checkpoint");
-  }
   if (l->x->n_cells == 0) return ice_fail(e, ICE_USAGE, "%s: `exclude` leaves no cell", l->x->file);
+  return refuse_twins(l->x, e);
+}
+
+/* ---- Public. */
+
+static int default_threads(int *out, ice_err *e) {
+  const char *text = getenv("ICEBENCH_THREADS");
+  int64_t n = sysconf(_SC_NPROCESSORS_ONLN);
+  if (text && *text && !number_int(text, 1, MAX_THREADS, &n))
+    return ice_fail(e, ICE_USAGE, "ICEBENCH_THREADS = %.60s, allowed whole numbers 1..%d", text, MAX_THREADS);
+  *out = n < 1 ? 1 : n > 128 ? 128 : (int)n;
+  if (text && *text) *out = (int)n;
   return ICE_OK;
 }
 
-/* --- public ------------------------------------------------------------------------------------------------------- */
-
-static int default_threads(void) {
-  const char *text = getenv("ICEBENCH_THREADS");
-  int64_t n;
-  if (text && number_int(text, 1, 256, &n)) return (int)n;
-  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  return cores < 1 ? 1 : cores > 128 ? 128 : (int)cores;
+static void free_entry(entry *en) {
+  for (int i = 0; i < en->n_sweeps; i++) free(en->sweep[i].value);
+  free(en->sweep);
 }
 
 static void free_lists(loader *l) {
-  for (int i = 0; i < l->n_entries; i++) {
-    for (int j = 0; j < l->entry[i].n_sweeps; j++) free((void *)l->entry[i].sweep[j].text);
-    free(l->entry[i].sweep);
-  }
+  for (int i = 0; i < l->n_entries; i++) free_entry(&l->entry[i]);
+  for (int i = 0; i < l->n_rules; i++) free_entry(&l->rule[i].what);
   free(l->entry);
-  for (int i = 0; i < l->n_owned; i++) free(l->owned[i]);
-  free(l->owned);
+  free(l->rule);
+  free((void *)l->task);
 }
 
+/* Takes over the document. */
 static int load_doc(yaml_doc *doc, const char *file, const char *const *set, config_experiment *out, ice_err *e) {
-  *out = (config_experiment){.split = TASK_TEST, .rounds = 9, .warmup = 1, .timed = 16, .max_seconds = 120, .quality = 1,
-                             .limit_seconds = 600, .limit_gib = 8, .impl = doc};
-  out->threads = default_threads();
-  loader l = {.doc = doc, .x = out};
-  int rc = (out->file = strdup(file)) ? read_file(&l, e) : no_memory(e);
-  for (; rc == ICE_OK && set && *set; set++) rc = apply(&l, *set, e);
+  documents *docs = calloc(1, sizeof *docs);
+  if (!docs) {
+    yaml_close(doc);
+    return no_memory(e);
+  }
+  docs->file = doc;
+  *out = (config_experiment){.split = TASK_TEST,
+                             .rounds = 9,
+                             .warmup = 1,
+                             .timed = 16,
+                             .max_seconds = 120,
+                             .quality = 1,
+                             .limit_seconds = 600,
+                             .limit_gib = 8,
+                             .impl = docs};
+  loader l = {.x = out};
+  int rc = (out->file = strdup(file)) ? default_threads(&out->threads, e) : no_memory(e);
+  if (rc == ICE_OK) rc = read_file(&l, doc, e);
+  if (rc == ICE_OK && set) rc = yaml_assign(set, "--set", &docs->set, e);
+  if (rc == ICE_OK && set) rc = read_overrides(&l, docs->set, e);
   if (rc == ICE_OK) rc = expand(&l, e);
   free_lists(&l);
   if (rc != ICE_OK) config_free(out);
@@ -479,20 +607,26 @@ int config_parse(const char *bytes, size_t n, const char *name, config_experimen
 }
 
 void config_free(config_experiment *x) {
+  documents *docs = x->impl;
   for (int i = 0; i < x->n_cells; i++) free_cell(&x->cell[i]);
   free(x->cell);
   free(x->file);
   free(x->name);
-  yaml_close(x->impl);
+  if (docs) {
+    yaml_close(docs->file);
+    yaml_close(docs->set);
+  }
+  free(docs);
   *x = (config_experiment){0};
 }
 
 char *config_cell_json(const config_experiment *x, const config_cell *c) {
   json_t *params = json_loads(c->params_json, 0, NULL);
-  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:I, s:s, s:I, s:i, s:i, s:I, s:b}", "experiment", x->name, "task",
-                        c->task->name, "model", c->model, "method", c->method->name, "params", params, "seed",
-                        (json_int_t)c->seed, "split", task_split_name(x->split), "examples", (json_int_t)x->examples,
-                        "rounds", x->rounds, "warmup", x->warmup, "inputs", (json_int_t)x->timed, "quality", x->quality);
+  json_t *o =
+      json_pack("{s:s, s:s, s:s, s:s, s:o, s:I, s:s, s:I, s:i, s:i, s:I, s:b}", "experiment", x->name, "task",
+                c->task->name, "model", c->model, "method", c->method->name, "params", params, "seed",
+                (json_int_t)c->seed, "split", task_split_name(x->split), "examples", (json_int_t)x->examples, "rounds",
+                x->rounds, "warmup", x->warmup, "inputs", (json_int_t)x->timed, "quality", x->quality);
   char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;

@@ -15,10 +15,10 @@
 /** One concrete cell: everything that identifies a result, apart from machine and build. */
 typedef struct config_cell {
   const task *task;
-  const char *model;   /* id "lra/listops/softmax", or a path; owned by the experiment */
+  const char *model; /* id "lra/listops/softmax", or a path; owned by the experiment */
   const attn_method *method;
-  void *params;        /* method->params_size bytes, owned */
-  char *params_json;   /* canonical, owned */
+  void *params;      /* method->params_size bytes, owned */
+  char *params_json; /* canonical, owned */
   uint64_t seed;
 } config_cell;
 

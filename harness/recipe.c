@@ -18,8 +18,8 @@ static int read_names(yaml_node *top, recipe *r, ice_err *e) {
   r->method = registry_find(method_name, &own);
   if (!r->method) return yaml_fail_at(yaml_find(top, "method"), e, "%s", own.text);
   if (!r->method->training)
-    return yaml_fail_at(yaml_find(top, "method"), e, "%s has no training part; icebench list methods marks those that do",
-                        r->method->name);
+    return yaml_fail_at(yaml_find(top, "method"), e,
+                        "%s has no training part; icebench list methods marks those that do", r->method->name);
   return ICE_OK;
 }
 

@@ -76,6 +76,7 @@ static void excerpt(const char *text, size_t max, char *out, size_t size) {
 static int fail_at(const yaml_doc *doc, int line, int column, ice_err *e, const char *fmt, va_list ap) {
   char text[900];
   (void)vsnprintf(text, sizeof text, fmt, ap);
+  if (line == 0) return ice_fail(e, ICE_USAGE, "%s %s", doc->name, text); /* an option, no file */
   return ice_fail(e, ICE_USAGE, "%s:%d:%d: %s", doc->name, line, column, text);
 }
 
@@ -93,6 +94,15 @@ int yaml_fail_at(const yaml_node *n, ice_err *e, const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
   int rc = fail_at(n->doc, n->line, n->column, e, fmt, ap);
+  va_end(ap);
+  return rc;
+}
+
+int yaml_fail_key(const yaml_node *n, ice_err *e, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  int rc = n->key ? fail_at(n->doc, n->key_line, n->key_column, e, fmt, ap)
+                  : fail_at(n->doc, n->line, n->column, e, fmt, ap);
   va_end(ap);
   return rc;
 }
@@ -127,11 +137,18 @@ static void node_free(yaml_node *n) { /* recursion is bounded by YAML_MAX_DEPTH 
   free(n);
 }
 
-static yaml_node *node_new(yaml_doc *doc, yaml_node *parent, node_kind kind, yaml_mark_t at) {
+static yaml_node *node_new(yaml_doc *doc, yaml_node *parent, node_kind kind, int line, int column) {
   yaml_node *n = calloc(1, sizeof *n);
-  if (!n) return NULL;
-  *n = (yaml_node){.doc = doc, .parent = parent, .kind = kind, .line = (int)at.line + 1, .column = (int)at.column + 1};
+  if (n) *n = (yaml_node){.doc = doc, .parent = parent, .kind = kind, .line = line, .column = column};
   return n;
+}
+
+static yaml_doc *doc_new(const char *name, ice_err *e) {
+  yaml_doc *doc = calloc(1, sizeof *doc);
+  if (doc && (doc->name = strdup(name))) return doc;
+  free(doc);
+  (void)ice_fail(e, ICE_INTERNAL, "%s: out of memory while reading", name);
+  return NULL;
 }
 
 /* Appends to a pointer array that doubles; 0 when memory is out. */
@@ -171,7 +188,8 @@ static int parse_node(yaml_parser_t *p, yaml_doc *doc, yaml_node *parent, const 
 static int parse_key(const yaml_doc *doc, const yaml_node *map, const yaml_event_t *ev, char **key, ice_err *e) {
   int line = (int)ev->start_mark.line + 1, column = (int)ev->start_mark.column + 1;
   if (ev->type == YAML_ALIAS_EVENT)
-    return fail_mark(doc, line, column, e, "alias *%.40s, not allowed here: write the value out", ev->data.alias.anchor);
+    return fail_mark(doc, line, column, e, "alias *%.40s, not allowed here: write the value out",
+                     ev->data.alias.anchor);
   if (ev->type != YAML_SCALAR_EVENT)
     return fail_mark(doc, line, column, e, "a key must be plain text, found a list or mapping");
   ICE_TRY(refuse_extras(doc, ev, ev->data.scalar.anchor, ev->data.scalar.tag, e));
@@ -182,7 +200,8 @@ static int parse_key(const yaml_doc *doc, const yaml_node *map, const yaml_event
     return fail_mark(doc, line, column, e, "key of %zu bytes, allowed 1..%d without NUL", n, YAML_MAX_KEY_BYTES);
   for (int i = 0; i < map->n_children; i++)
     if (strcmp(map->child[i]->key, text) == 0)
-      return fail_mark(doc, line, column, e, "duplicate key %s, given before in line %d", text, map->child[i]->key_line);
+      return fail_mark(doc, line, column, e, "duplicate key %s, given before in line %d", text,
+                       map->child[i]->key_line);
   if (map->n_children == YAML_MAX_KEYS)
     return fail_mark(doc, line, column, e, "more than %d keys in one mapping", YAML_MAX_KEYS);
   *key = strdup(text);
@@ -231,30 +250,30 @@ static int parse_children(yaml_parser_t *p, yaml_doc *doc, yaml_node *n, int dep
 static int parse_node(yaml_parser_t *p, yaml_doc *doc, yaml_node *parent, const yaml_event_t *ev, int depth,
                       yaml_node **out, ice_err *e) {
   int line = (int)ev->start_mark.line + 1, column = (int)ev->start_mark.column + 1;
-  if (depth > YAML_MAX_DEPTH)
-    return fail_mark(doc, line, column, e, "nested deeper than %d levels", YAML_MAX_DEPTH);
+  if (depth > YAML_MAX_DEPTH) return fail_mark(doc, line, column, e, "nested deeper than %d levels", YAML_MAX_DEPTH);
   yaml_node *n = NULL;
   int rc = ICE_OK;
   switch (ev->type) {
   case YAML_ALIAS_EVENT:
-    return fail_mark(doc, line, column, e, "alias *%.40s, not allowed here: write the value out", ev->data.alias.anchor);
+    return fail_mark(doc, line, column, e, "alias *%.40s, not allowed here: write the value out",
+                     ev->data.alias.anchor);
   case YAML_SCALAR_EVENT:
     ICE_TRY(refuse_extras(doc, ev, ev->data.scalar.anchor, ev->data.scalar.tag, e));
     if (strlen((const char *)ev->data.scalar.value) != ev->data.scalar.length)
       return fail_mark(doc, line, column, e, "text with a NUL character");
-    if (!(n = node_new(doc, parent, NODE_SCALAR, ev->start_mark))) return no_memory(doc, e);
+    if (!(n = node_new(doc, parent, NODE_SCALAR, line, column))) return no_memory(doc, e);
     n->quoted = ev->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     n->text = strdup((const char *)ev->data.scalar.value);
     if (!n->text) rc = no_memory(doc, e);
     break;
   case YAML_SEQUENCE_START_EVENT:
     ICE_TRY(refuse_extras(doc, ev, ev->data.sequence_start.anchor, ev->data.sequence_start.tag, e));
-    if (!(n = node_new(doc, parent, NODE_LIST, ev->start_mark))) return no_memory(doc, e);
+    if (!(n = node_new(doc, parent, NODE_LIST, line, column))) return no_memory(doc, e);
     rc = parse_children(p, doc, n, depth, e);
     break;
   case YAML_MAPPING_START_EVENT:
     ICE_TRY(refuse_extras(doc, ev, ev->data.mapping_start.anchor, ev->data.mapping_start.tag, e));
-    if (!(n = node_new(doc, parent, NODE_MAP, ev->start_mark))) return no_memory(doc, e);
+    if (!(n = node_new(doc, parent, NODE_MAP, line, column))) return no_memory(doc, e);
     rc = parse_children(p, doc, n, depth, e);
     break;
   default: return fail_mark(doc, line, column, e, "not YAML: a value was expected");
@@ -285,7 +304,9 @@ static int parse_stream(yaml_parser_t *p, yaml_doc *doc, ice_err *e) {
   ICE_TRY(rc);
   if (doc->root->kind != NODE_MAP)
     return fail_mark(doc, doc->root->line, doc->root->column, e, "found %s at the top, expected lines `key: value`",
-                     doc->root->kind == NODE_LIST ? "a list" : *doc->root->text ? "plain text" : "nothing");
+                     doc->root->kind == NODE_LIST ? "a list"
+                     : *doc->root->text           ? "plain text"
+                                                  : "nothing");
   doc->root->asked = 1;
   for (;;) { /* document end, stream end */
     ICE_TRY(next_event(p, doc, &ev, e));
@@ -324,11 +345,8 @@ static int check_bytes(const yaml_doc *doc, const char *bytes, size_t n, ice_err
 }
 
 int yaml_parse(const char *bytes, size_t n, const char *name, yaml_doc **out, ice_err *e) {
-  yaml_doc *doc = calloc(1, sizeof *doc);
-  if (!doc || !(doc->name = strdup(name))) {
-    free(doc);
-    return ice_fail(e, ICE_INTERNAL, "%s: out of memory while reading", name);
-  }
+  yaml_doc *doc = doc_new(name, e);
+  if (!doc) return ICE_INTERNAL;
   yaml_parser_t parser;
   int rc;
   if (n > YAML_MAX_BYTES)
@@ -390,6 +408,59 @@ int yaml_read(const char *path, yaml_doc **out, ice_err *e) {
   if (rc == ICE_OK) rc = yaml_parse(bytes, n, path, out, e);
   free(bytes);
   return rc;
+}
+
+/* ---- Overrides. */
+
+static yaml_node *scalar_of(yaml_doc *doc, yaml_node *parent, const char *text, size_t n) {
+  yaml_node *s = node_new(doc, parent, NODE_SCALAR, 0, 0);
+  if (s && !(s->text = strndup(text, n))) {
+    node_free(s);
+    return NULL;
+  }
+  return s;
+}
+
+static int add_child(yaml_node *parent, yaml_node *child) {
+  if (child && push((void ***)&parent->child, &parent->n_children, &parent->room, child)) return 1;
+  node_free(child);
+  return 0;
+}
+
+/* One assignment, a scalar or a list a|b|c. */
+static int assign(yaml_doc *doc, const char *text, ice_err *e) {
+  const char *value = strchr(text, '=');
+  if (!value || value == text || value - text > YAML_MAX_KEY_BYTES || !value[1])
+    return fail_mark(doc, 0, 0, e, "%.60s, expected KEY=VALUE, e.g. measure.rounds=3 or iceformer.k=8|16", text);
+  size_t key = (size_t)(value++ - text);
+  yaml_node *n = NULL;
+  if (strchr(value, '|')) {
+    n = node_new(doc, doc->root, NODE_LIST, 0, 0);
+    int fine = n != NULL;
+    for (const char *item = value; fine && item;) {
+      const char *bar = strchrnul(item, '|');
+      fine = add_child(n, scalar_of(doc, n, item, (size_t)(bar - item)));
+      item = *bar ? bar + 1 : NULL;
+    }
+    if (n && !fine) node_free(n), n = NULL;
+  } else {
+    n = scalar_of(doc, doc->root, value, strlen(value));
+  }
+  if (n && !(n->key = strndup(text, key))) node_free(n), n = NULL;
+  return add_child(doc->root, n) ? ICE_OK : no_memory(doc, e);
+}
+
+int yaml_assign(const char *const *assignments, const char *name, yaml_doc **out, ice_err *e) {
+  yaml_doc *doc = doc_new(name, e);
+  if (!doc) return ICE_INTERNAL;
+  int rc = (doc->root = node_new(doc, NULL, NODE_MAP, 0, 0)) ? ICE_OK : no_memory(doc, e);
+  for (; rc == ICE_OK && *assignments; assignments++) rc = assign(doc, *assignments, e);
+  if (rc != ICE_OK) {
+    yaml_close(doc);
+    return rc;
+  }
+  *out = doc;
+  return ICE_OK;
 }
 
 void yaml_close(yaml_doc *doc) {

@@ -38,6 +38,9 @@ typedef struct yaml_node yaml_node; /* scalar, list or mapping; owned by its doc
 int yaml_read(const char *path, yaml_doc **out, ice_err *e);
 /** The same on bytes in memory; `name` stands in the messages. Both are copied. */
 int yaml_parse(const char *bytes, size_t n, const char *name, yaml_doc **out, ice_err *e);
+/** Overrides of a command line as a document: "measure.rounds=3" is the pair `measure.rounds: 3` of its mapping, and
+ *  "iceformer.k=8|16" a list. `assignments` ends with NULL; `name` (the option) stands in the messages. */
+int yaml_assign(const char *const *assignments, const char *name, yaml_doc **out, ice_err *e);
 /** NULL is fine. */
 void yaml_close(yaml_doc *doc);
 /** The mapping at the top. */
@@ -50,9 +53,9 @@ int yaml_finish(const yaml_doc *doc, ice_err *e);
 int yaml_is_list(const yaml_node *n);
 int yaml_is_map(const yaml_node *n);
 int yaml_is_scalar(const yaml_node *n);
-/** Children of a list or mapping; 1 for a scalar, which is so a list of itself. */
+/** Children of a list, pairs of a mapping; 1 for a scalar, which is so a list of itself. */
 int yaml_count(const yaml_node *n);
-/** Item i of a list, or the node itself (i = 0) when it is none: `k: 8` reads like `k: [8]`. */
+/** Item i of a list, or the node itself (i = 0) when it is none: `k: 8` reads like `k: [8]`. Not for mappings. */
 yaml_node *yaml_item(yaml_node *n, int i);
 /** Key and value of pair i of a mapping. The value counts as asked for. */
 const char *yaml_key(const yaml_node *map, int i);
@@ -91,5 +94,7 @@ const char *yaml_text(const yaml_node *n);
 int yaml_fail(const yaml_node *n, ice_err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /** The same without key and value. */
 int yaml_fail_at(const yaml_node *n, ice_err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/** The same at the key that n is the value of. */
+int yaml_fail_key(const yaml_node *n, ice_err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

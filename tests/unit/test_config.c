@@ -12,8 +12,6 @@
 #include <cmocka.h>
 
 #include "harness/config.h"
-#include "harness/registry/registry.h"
-#include "harness/yaml.h"
 #include "tests/support/scratch.h"
 
 #define MINIMAL "name: x\ntask: lra/listops\nmodel: lra/listops/softmax\n"
@@ -45,9 +43,11 @@ static void test_load__lists__multiply_out_in_order(void **state) {
   (void)state;
   config_experiment x;
   ice_err e = {0};
-  if (load(MINIMAL "seeds: [1, 2]\nthreads: 3\nmeasure: {rounds: 5, quality: false}\nlimits: {seconds: 7}\nmethods:\n  - dense\n"
-                   "  - iceformer: {k: [8, 16], levels: [2, 3]}\nexclude:\n  - {method: iceformer, k: 16, levels: 2}\n",
-           &x, &e) != ICE_OK)
+  if (load(
+          MINIMAL
+          "seeds: [1, 2]\nthreads: 3\nmeasure: {rounds: 5, quality: false}\nlimits: {seconds: 7}\nmethods:\n  - dense\n"
+          "  - iceformer: {k: [8, 16], levels: [2, 3]}\nexclude:\n  - {method: iceformer, k: 16, levels: 2}\n",
+          &x, &e) != ICE_OK)
     fail_msg("%s", e.text);
   assert_int_equal(x.n_cells, 2 * (1 + 3));
   assert_int_equal(x.threads, 3);
@@ -87,21 +87,117 @@ static void test_set__overrides__replace_the_file(void **state) {
   ice_err e = {0};
   const char *text = MINIMAL "examples: 10\nmethods:\n  - dense\n  - iceformer: {k: 8}\n";
   const char *path = scratch_write("x.yaml", text, strlen(text));
-  const char *const set[] = {"examples=99", "measure.rounds=3", "limits.memory_gib=0.5", "split=dev", "iceformer.k=4|5|6", "iceformer.levels=2", NULL};
+  const char *const set[] = {"name=other",  "seeds=7",           "examples=98",
+                             "examples=99", "measure.rounds=3",  "limits.memory_gib=0.5",
+                             "split=dev",   "iceformer.k=4|5|6", "iceformer.levels=2",
+                             NULL};
   if (config_load(path, set, &x, &e) != ICE_OK) fail_msg("%s", e.text);
   assert_int_equal(x.n_cells, 4);
+  assert_string_equal(x.name, "other");
+  assert_true(x.cell[0].seed == 7 && x.cell[3].seed == 7);
   assert_true(x.examples == 99 && x.rounds == 3 && x.limit_gib == 0.5 && x.split == TASK_DEV);
   assert_non_null(strstr(x.cell[3].params_json, "\"k\":6"));
   assert_non_null(strstr(x.cell[3].params_json, "\"levels\":2"));
   config_free(&x);
-  const char *const bad[] = {"examples", "=5", "foo=1", "measure.foo=1", "measure.rounds=0", "measure.rounds=3x", "iceformer.kk=3", "iceformer.k=0",
-                             "iceformer.k=", "topk.k=5", "nothing.k=5", "limits.seconds=nan", "split=train", "measure.quality=maybe"};
+  const char *const bad[] = {"examples",
+                             "=5",
+                             "foo=1",
+                             "measure.foo=1",
+                             "measure.rounds=0",
+                             "measure.rounds=3x",
+                             "iceformer.kk=3",
+                             "iceformer.k=0",
+                             "iceformer.k=",
+                             "topk.k=5",
+                             "nothing.k=5",
+                             "limits.seconds=nan",
+                             "split=train",
+                             "measure.quality=maybe"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     const char *const one[] = {bad[i], NULL};
     const int rc = config_load(path, one, &x, &e);
     if (rc == ICE_OK) config_free(&x);
     if (rc != ICE_USAGE) fail_msg("--set %s was accepted", bad[i]);
+    if (strncmp(e.text, "--set ", 6) != 0) fail_msg("--set %s: '%s' does not begin with the option", bad[i], e.text);
   }
+  const char *const rounds[] = {"measure.rounds=0", NULL}, *const k[] = {"iceformer.k=8|0", NULL};
+  assert_int_equal(config_load(path, rounds, &x, &e), ICE_USAGE);
+  assert_string_equal(e.text, "--set measure.rounds = 0, allowed whole numbers 1..1000");
+  assert_int_equal(config_load(path, k, &x, &e), ICE_USAGE);
+  assert_string_equal(e.text, "--set iceformer.k = 0, allowed whole numbers 1..1048576");
+}
+
+static void test_exclude__lists_and_plain_keys__leave_cells_out(void **state) {
+  (void)state;
+  static const struct {
+    const char *rules;
+    int cells;
+  } c[] = {
+      {"{method: iceformer}", 2},
+      {"{method: iceformer, k: [8, 16]}", 2 + 2 * 2},
+      {"{method: iceformer, k: 8, levels: 2}", 2 + 2 * 5},
+      {"{seed: 2}", 1 + 6},
+      {"{seed: [1, 2], method: iceformer, levels: 3}", 2 + 2 * 3},
+      {"{task: lra/listops, model: lra/listops/softmax, method: dense}", 12},
+      {"{model: elsewhere}", 14},
+      {"{method: iceformer, k: 8}, {method: iceformer, levels: 2}", 2 + 2 * 2},
+      {"{method: topk, k: 8}", 14},
+      {"{method: iceformer, retrieve: 0.80}", 2}, /* the default, written otherwise */
+  };
+  for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+    char text[500];
+    config_experiment x;
+    ice_err e = {0};
+    (void)snprintf(text, sizeof text,
+                   MINIMAL
+                   "seeds: [1, 2]\nmethods: [dense, {iceformer: {k: [8, 16, 32], levels: [2, 3]}}]\nexclude: [%s]\n",
+                   c[i].rules);
+    if (load(text, &x, &e) != ICE_OK) fail_msg("%s", e.text);
+    assert_int_equal(x.n_cells, c[i].cells);
+    config_free(&x);
+  }
+}
+
+static void test_load__tasks_and_models__pair_by_their_names(void **state) {
+  (void)state;
+  config_experiment x;
+  ice_err e = {0};
+  if (load("name: x\ntask: [lra/listops, synth/listops-pieces]\n"
+           "model: [lra/listops/softmax, ./any.safetensors, synth/listops-pieces/softmax]\nmethods: [dense]\n",
+           &x, &e) != ICE_OK)
+    fail_msg("%s", e.text);
+  assert_int_equal(x.n_cells, 4); /* a path goes with every task */
+  for (int i = 0; i < x.n_cells; i++)
+    assert_true(x.cell[i].model[0] == '.' ||
+                strncmp(x.cell[i].model, x.cell[i].task->name, strlen(x.cell[i].task->name)) == 0);
+  config_free(&x);
+}
+
+static void test_load__same_cell_twice__refused(void **state) {
+  (void)state;
+  refused(MINIMAL "methods: [dense, dense]\n", "dense {} stands twice");
+  refused(MINIMAL "methods: [topk, {topk: {k: 20}}]\n", "topk {\"k\":20} stands twice"); /* once by default */
+  refused(MINIMAL "methods: [{topk: {k: [8, 16, 8]}}]\n", "methods.topk.k = 8, given twice");
+  refused(MINIMAL "methods: [{topk: {k: [8, +8]}}]\n", "methods.topk.k = +8, given twice");
+  refused(MINIMAL "methods: [dense]\nseeds: [3, 3]\n", "seeds = 3, given twice");
+  refused(MINIMAL "methods: [dense]\nseeds: [3, 03]\n", "dense {} stands twice");
+}
+
+static void test_threads__from_the_environment__checked(void **state) {
+  (void)state;
+  config_experiment x;
+  ice_err e = {0};
+  assert_int_equal(setenv("ICEBENCH_THREADS", "5", 1), 0);
+  assert_int_equal(load(MINIMAL "methods: [dense]\n", &x, &e), ICE_OK);
+  assert_int_equal(x.threads, 5);
+  config_free(&x);
+  static const char *const bad[] = {"0", "257", "two", "1e1", " 3"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    assert_int_equal(setenv("ICEBENCH_THREADS", bad[i], 1), 0);
+    assert_int_equal(load(MINIMAL "methods: [dense]\n", &x, &e), ICE_USAGE);
+    assert_non_null(strstr(e.text, "ICEBENCH_THREADS = "));
+  }
+  assert_int_equal(unsetenv("ICEBENCH_THREADS"), 0);
 }
 
 /* --- what is not ----------------------------------------------------------------------------------------------------- */
@@ -122,7 +218,17 @@ static void test_load__faults__named_with_line_and_column(void **state) {
   refused(MINIMAL "methods: [dense]\nseeds: [1, x]\n", "= x");
   refused(MINIMAL "methods: [dense]\nseeds: []\n", "allowed");
   refused(MINIMAL "methods: [dens]\n", "dense");
-  refused(MINIMAL "methods:\n  - iceformer: {kk: 3}\n", "x.yaml:5:");
+  refused(MINIMAL "methods:\n  - iceformer: {kk: 3}\n",
+          "x.yaml:5:17: unknown parameter of iceformer kk, did you mean k?");
+  refused(MINIMAL "methods:\n  - iceformer: {k: [8, 0x8]}\n",
+          "x.yaml:5:24: methods.iceformer.k = 0x8, allowed whole numbers");
+  refused(MINIMAL "methods:\n  - iceformer: {retrieve: 1e400}\n", "retrieve = 1e400, allowed numbers");
+  refused(MINIMAL "methods:\n  - iceformer: {retrieve: .nan}\n", "retrieve = .nan, allowed numbers");
+  refused(MINIMAL "methods:\n  - iceformer: {k: 9223372036854775808}\n", "allowed whole numbers");
+  refused(MINIMAL "methods:\n  - iceformer: {k: [[8]]}\n", "a value or a list of values");
+  refused(MINIMAL "methods:\n  - iceformer: {k: {a: 8}}\n", "a value or a list");
+  refused(MINIMAL "methods:\n  - iceformer:\n", "(nothing), allowed the parameters of iceformer");
+  refused(MINIMAL "methods: {iceformer: {k: 8}}\n", "allowed a list of 1..1000 methods");
   refused(MINIMAL "methods:\n  - iceformer: {k: [8, 0]}\n", "k = 0");
   refused(MINIMAL "methods:\n  - iceformer: {k: many}\n", "k = many");
   refused(MINIMAL "methods:\n  - iceformer: {retrieve: 1.5}\n", "retrieve = 1.5");
@@ -131,11 +237,24 @@ static void test_load__faults__named_with_line_and_column(void **state) {
   refused(MINIMAL "methods:\n  - dense: {k: 3}\n", "x.yaml:5:");
   refused(MINIMAL "methods:\n  - {dense: {}, iceformer: {}}\n", "one method");
   refused(MINIMAL "methods: [dense]\nexclude: [dense]\n", "mapping");
-  refused(MINIMAL "methods: [dense]\nexclude: [{k: 3}]\n", "method is missing");
+  refused(MINIMAL "methods: [dense]\nexclude: [{k: 3}]\n", "x.yaml:5:12: unknown key k, allowed method, task");
+  refused(MINIMAL "methods: [dense]\nexclude: {method: dense}\n", "a list of 1..1000 mappings");
+  refused(MINIMAL "methods: [dense]\nexclude: [{}]\n", "mapping such as");
+  refused(MINIMAL "methods: [dense]\nexclude: [{seed: one}]\n", "exclude.seed = one, allowed whole numbers");
+  refused(MINIMAL "methods: [dense]\nexclude: [{task: lra/listop}]\n", "lra/listops");
+  refused(MINIMAL "methods: [dense]\nexclude: [{method: topk, kk: 3}]\n",
+          "x.yaml:5:26: unknown parameter of topk kk, did you mean k?");
+  refused(MINIMAL "methods: [dense]\nexclude: [{method: topk, k: 0}]\n", "exclude.k = 0, allowed whole numbers");
   refused(MINIMAL "methods: [dense]\nexclude: [{method: dense}]\n", "leaves no cell");
   refused("name: x\ntask: lra/listop\nmodel: lra/listops/softmax\nmethods: [dense]\n", "lra/listop");
-  refused("name: x\ntask: lra/listops\nmodel: lra/text/softmax\nmethods: [dense]\n", "allowed a model of one of the tasks");
+  refused("name: x\ntask: lra/listops\nmodel: lra/text/softmax\nmethods: [dense]\n",
+          "x.yaml:3:8: model = lra/text/softmax, allowed a model of the task, such as lra/listops/softmax");
   refused("name: x\ntask: lra/listops\nmodel: lra/listops/../../../etc/passwd\nmethods: [dense]\n", "allowed an id");
+  refused("name: x\ntask: [lra/listops, synth/listops-pieces]\nmodel: lra/listops/softmax\nmethods: [dense]\n",
+          "x.yaml:2:21: task = synth/listops-pieces, no model of this file");
+  refused("name: a/b\ntask: lra/listops\nmodel: m.safetensors\nmethods: [dense]\n", "name = a/b, allowed");
+  refused("name: \"a\\nb\"\ntask: lra/listops\nmodel: m.safetensors\nmethods: [dense]\n", "allowed 1..100 letters");
+  refused("name: x\ntask: longeval/lines\nlengths: [200]\n", "x.yaml:3:1: lengths belong to longeval/lines");
   refused("- a\n- b\n", "x.yaml:1:1");
   refused("just text\n", "x.yaml:1:1");
 }
@@ -190,57 +309,18 @@ static void test_load__more_cells_than_allowed__refused(void **state) {
   n += sprintf(text + n, "], build_beam: [1");
   for (int i = 2; i <= 400; i++) n += sprintf(text + n, ", %d", i);
   (void)sprintf(text + n, "]}\n");
+  refused(text, "x.yaml:5:5: iceformer: its lists bring the experiment to more than 100000 cells");
+  (void)strcat(text, "exclude: [{method: iceformer}]\n"); /* counted before, or it would take for ever */
   refused(text, "more than 100000 cells");
   free(text);
-}
-
-/* --- registry -------------------------------------------------------------------------------------------------------- */
-
-static void test_registry__table__is_sane(void **state) {
-  (void)state;
-  ice_err e = {0};
-  if (registry_self_check(&e) != ICE_OK) fail_msg("%s", e.text);
-  assert_null(registry_find("icefromer", &e));
-  assert_non_null(strstr(e.text, "iceformer"));
-}
-
-static void test_registry__broken_tables__are_caught(void **state) {
-  (void)state;
-  ice_err e = {0};
-  attn_method a = *registry_methods[0], b = a;
-  const attn_method *twice[] = {&a, &b, NULL}, *one[] = {&b, NULL};
-  assert_int_not_equal(registry_self_check_table(twice, &e), ICE_OK);
-  b.name = "Upper";
-  assert_int_not_equal(registry_self_check_table(one, &e), ICE_OK);
-  b = a, b.forward = NULL;
-  assert_int_not_equal(registry_self_check_table(one, &e), ICE_OK);
-  const attn_param rows[] = {{.key = "k", .doc = "x", .type = ATTN_P_INT, .dflt = 9, .min = 1, .max = 8}, {.key = NULL}};
-  b = a, b.params = rows, b.params_size = 8;
-  assert_int_not_equal(registry_self_check_table(one, &e), ICE_OK);
-}
-
-static void test_registry__every_default__parses_back(void **state) {
-  (void)state;
-  for (int i = 0; registry_methods[i]; i++) {
-    const attn_method *m = registry_methods[i];
-    char *params = calloc(1, m->params_size + 1), *other = calloc(1, m->params_size + 1), text[64];
-    ice_err e = {0};
-    attn_params_default(m, params);
-    for (const attn_param *p = m->params; p->key; p++) {
-      registry_param_print(p, params, text, sizeof text);
-      if (registry_param_set(m, p, text, other, &e) != ICE_OK) fail_msg("%s", e.text);
-    }
-    char *x = registry_params_json(m, params), *y = registry_params_json(m, other);
-    assert_string_equal(x, y);
-    free(x), free(y), free(params), free(other);
-  }
 }
 
 /* --- every experiment that ships -------------------------------------------------------------------------------------- */
 
 static void test_configs__of_this_tree__load(void **state) {
   (void)state;
-  static const char *const file[] = {"configs/quickstart.yaml", "configs/experiments/listops-paper.yaml", "configs/experiments/listops-sweep-k.yaml"};
+  static const char *const file[] = {"configs/quickstart.yaml", "configs/experiments/listops-paper.yaml",
+                                     "configs/experiments/listops-sweep-k.yaml"};
   for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
     config_experiment x;
     ice_err e = {0};
@@ -256,14 +336,15 @@ int main(void) {
       TEST(test_load__lists__multiply_out_in_order),
       TEST(test_cell_json__differs__exactly_when_the_cell_does),
       TEST(test_set__overrides__replace_the_file),
+      TEST(test_exclude__lists_and_plain_keys__leave_cells_out),
+      TEST(test_load__tasks_and_models__pair_by_their_names),
+      TEST(test_load__same_cell_twice__refused),
+      TEST(test_threads__from_the_environment__checked),
       TEST(test_load__faults__named_with_line_and_column),
       TEST(test_load__yaml_that_bites__refused),
       TEST(test_parse__nul_byte__refused),
       TEST(test_read__huge_or_no_file__refused_at_once),
       TEST(test_load__more_cells_than_allowed__refused),
-      TEST(test_registry__table__is_sane),
-      TEST(test_registry__broken_tables__are_caught),
-      TEST(test_registry__every_default__parses_back),
       TEST(test_configs__of_this_tree__load),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

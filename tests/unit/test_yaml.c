@@ -160,7 +160,8 @@ static void test_int__anything_but_a_whole_number_in_range__is_refused(void **st
 
 static void test_real__infinite_or_no_number__is_refused(void **state) {
   (void)state;
-  static const char *const bad[] = {"1e400", "-1e400", ".inf", "inf", "nan", ".nan", "0x1p3", "1e", ".", "1.5.2", "2.5", "[1]"};
+  static const char *const bad[] = {"1e400", "-1e400", ".inf", "inf",   "nan", ".nan",
+                                    "0x1p3", "1e",     ".",    "1.5.2", "2.5", "[1]"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     char text[40];
     (void)snprintf(text, sizeof text, "x: %s", bad[i]);
@@ -228,8 +229,11 @@ static void test_parse__bytes_that_are_no_text__are_refused(void **state) {
   refuses("a: \xc0\xaf\n", "t.yaml:1:4: byte 0xc0 at offset 3 is not UTF-8, allowed UTF-8 text only");
   refuses("a: \xed\xa0\x80\n", "t.yaml:1:4: byte 0xed at offset 3 is not UTF-8, allowed UTF-8 text only");
   refuses("a: \xe2\x82", "t.yaml:1:4: byte 0xe2 at offset 3 is not UTF-8, allowed UTF-8 text only");
-  refuses_bytes("\xff\xfe" "a\0", 4, "t.yaml:1:1: byte 0xff at offset 0 is not UTF-8, allowed UTF-8 text only");
-  yaml_doc *doc = parse("\xef\xbb\xbf" "a: \xc3\xa9\n"); /* byte order mark and accents are fine */
+  refuses_bytes("\xff\xfe"
+                "a\0",
+                4, "t.yaml:1:1: byte 0xff at offset 0 is not UTF-8, allowed UTF-8 text only");
+  yaml_doc *doc = parse("\xef\xbb\xbf"
+                        "a: \xc3\xa9\n"); /* byte order mark and accents are fine */
   assert_string_equal(yaml_text(yaml_find(yaml_root(doc), "a")), "\xc3\xa9");
   yaml_close(doc);
 }
