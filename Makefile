@@ -74,10 +74,10 @@ $(B)/icebench: $(B)/harness/main.o $(B)/libicebench.a
 	$(Q)$(CC) $(CFLAGS) -rdynamic -o $@ $< -Wl,--whole-archive $(B)/libicebench.a -Wl,--no-whole-archive $(LDLIBS) -ldl
 $(B)/tests/%: $(B)/tests/%.o $(TESTLIB) $(B)/libicebench.a
 	$(Q)$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) $(B)/libicebench.a $(LDLIBS) $(CMOCKA)
-$(B)/tests/fuzz/%.replay: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/libicebench.a
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
-$(B)/tests/fuzz/%.fuzzer: $(B)/tests/fuzz/%.o $(B)/libicebench.a
-	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+$(B)/tests/fuzz/%.replay: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(TESTLIB) $(B)/libicebench.a
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) $(CMOCKA)
+$(B)/tests/fuzz/%.fuzzer: $(B)/tests/fuzz/%.o $(TESTLIB) $(B)/libicebench.a
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS) $(CMOCKA)
 
 deps: ## install what is missing from packages.txt (Debian; root or sudo)
 	@tests/deps.sh packages.txt
