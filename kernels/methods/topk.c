@@ -176,7 +176,7 @@ static void attend(const topk_call *c, int64_t ib, int64_t ih, int64_t iq, const
   const float *v = pl->v.p + ib * pl->v.sb + ih / (pb->h / pb->hkv) * pl->v.sh;
   float top = -INFINITY, lanes[16] = {0}, sum = 0.0f, *to = c->out.p + ib * c->out.sb + ih * c->out.sh + iq * c->out.sn;
   for (int64_t i = 0; i < l->count; i++) sc->weight[i] = l->hit[i].score, sc->key[i] = l->hit[i].id;
-  mk->softmax_block(1, l->count, sc->weight, l->count, NULL, &top, lanes, NULL, 0, 0);
+  mk->softmax_block(1, l->count, sc->weight, l->count, NULL, &top, lanes, sc->o, 0, 0);
   for (int lane = 0; lane < 16; lane++) sum += lanes[lane];
   memset(sc->o, 0, (size_t)pb->dv * sizeof(float));
   for (int64_t i = 0; i < l->count; i++) mk->axpy(pb->dv, sc->weight[i], v + sc->key[i] * pl->v.sn, sc->o);

@@ -177,7 +177,7 @@ static uint64_t attend_slab(const vanilla_plan *pl, int64_t ib, int64_t ih, int6
   if (cols > 0) {
     multiply(1, rows, cols, pb->d, (float)(pb->scale * LOG2E), q.p + ib * q.sb + ih * q.sh + i0 * q.sn, q.sn, k,
              pl->k.sn, s, ld);
-    pl->mk->softmax_block(rows, cols, s, ld, prefix, m, l, NULL, 0, 0);
+    pl->mk->softmax_block(rows, cols, s, ld, prefix, m, l, m, 0, 0);
     multiply(0, rows, pb->dv, cols, 1.0f, s, ld, v, pl->v.sn, to, out.sn);
     for (int64_t i = 0; i < rows && pl->copy; i++) add_wild(pl, ib, kv, prefix[i], s + i * ld, to + i * out.sn);
   }
