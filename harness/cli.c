@@ -2,6 +2,7 @@
 #include "harness/cli.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -40,11 +41,11 @@ static int unknown_option(const char *verb, const char *given, const cli_option 
   for (; spec[n].name && n < MAX_NAMES; n++) {
     names[n] = spec[n].name;
     const size_t used = strlen(all);
-    (void)snprintf(all + used, sizeof all - used, "%s--%s", n ? ", " : "", spec[n].name);
+    (void)snprintf(all + used, sizeof all - used, "--%s, ", spec[n].name);
   }
   registry_suggest(given, names, n, near, sizeof near);
   if (*near) return ice_fail(e, ICE_USAGE, "%s: unknown option --%s; did you mean --%s?", verb, given, near);
-  return ice_fail(e, ICE_USAGE, "%s: unknown option --%s; known: %s--help", verb, given, n ? strcat(all, ", ") : "");
+  return ice_fail(e, ICE_USAGE, "%s: unknown option --%s; known: %s--help", verb, given, all);
 }
 
 static int push(const cli_option *o, const char *value, ice_err *e) {
@@ -108,6 +109,21 @@ int cli_real(const char *option, const char *text, double min, double max, doubl
   return ICE_OK;
 }
 
+int cli_format(const char *text, int *json, ice_err *e) {
+  *json = strcmp(text, "json") == 0;
+  if (!*json && strcmp(text, "text") != 0) return ice_fail(e, ICE_USAGE, "--format = %s, allowed text, json", text);
+  return ICE_OK;
+}
+
+int cli_print_json(struct json_t *value, ice_err *e) {
+  char *text = value ? json_dumps(value, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) : NULL;
+  json_decref(value);
+  if (!text) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  (void)printf("%s\n", text);
+  free(text);
+  return ICE_OK;
+}
+
 /* --- progress ----------------------------------------------------------------------------------------------------- */
 
 static double now(void) {
@@ -147,7 +163,7 @@ const char *cli_share_dir(void) {
   const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
   self[n > 0 ? n : 0] = 0;
   /* Installed: PREFIX/bin/icebench. Built: TREE/build/VARIANT/icebench. */
-  static const char *const place[] = {"share/icebench", "."};
+  static const char *const place[] = {"/share/icebench", ""};
   for (int up = 2; n > 0 && up <= 3; up++) {
     char *slash = strrchr(self, '/');
     if (up == 2 && slash) *slash = 0, slash = strrchr(self, '/');
@@ -155,7 +171,7 @@ const char *cli_share_dir(void) {
     *slash = 0;
     for (size_t i = 0; i < 2; i++) {
       char probe[PATH_MAX + 64];
-      if (snprintf(probe, sizeof probe, "%s/%s/plots/README.md", *self ? self : "/", place[i]) >= PATH_MAX) continue;
+      if (snprintf(probe, sizeof probe, "%s%s/plots/README.md", self, place[i]) >= PATH_MAX) continue;
       if (access(probe, R_OK) != 0) continue;
       (void)snprintf(folder, sizeof folder, "%.*s", (int)(strlen(probe) - strlen("/plots/README.md")), probe);
       return folder;
@@ -192,8 +208,13 @@ static const cli_verb *find_verb(const char *name, ice_err *e) {
     if (!strcmp(cli_verbs[i]->name, name)) return cli_verbs[i];
     if (cli_verbs[i]->name[0] != '_' && n < MAX_NAMES) names[n++] = cli_verbs[i]->name;
   }
+  if (name[0] == '-') {
+    (void)ice_fail(e, ICE_USAGE, "option %s stands before the verb; write icebench VERB %s", name, name);
+    return NULL;
+  }
   registry_suggest(name, names, n, near, sizeof near);
-  (void)ice_fail(e, ICE_USAGE, *near ? "unknown verb '%s'; did you mean %s?" : "unknown verb '%s'; see icebench help%s", name, near);
+  (void)ice_fail(e, ICE_USAGE, *near ? "unknown verb '%s'; did you mean %s?" : "unknown verb '%s'; see icebench help%s",
+                 name, near);
   return NULL;
 }
 
@@ -234,7 +255,8 @@ static int strip_common(int argc, char **argv, cli_common *c, int *help, ice_err
 
 static int run_verb(int argc, char **argv, ice_err *e) {
   const char *db = getenv("ICEBENCH_DB"), *plain = getenv("NO_COLOR");
-  cli_common common = {.db = db && *db ? db : "results/icebench.db", .color = isatty(STDOUT_FILENO) && !(plain && *plain)};
+  cli_common common = {.db = db && *db ? db : "results/icebench.db",
+                       .color = isatty(STDOUT_FILENO) && !(plain && *plain)};
   int help = 0;
   ICE_TRY(registry_self_check(e));
   if (attn_micro_error()) return ice_fail(e, ICE_USAGE, "%s", attn_micro_error());
@@ -257,13 +279,17 @@ int cli_main(int argc, char **argv) {
   }
   if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
     const cli_verb *verb = argc > 2 ? find_verb(argv[2], &e) : NULL;
-    if (verb) (void)fputs(verb->help, stdout);
-    else if (argc > 2) (void)fprintf(stderr, "icebench: %s\n", e.text);
-    else print_help(stdout);
+    if (verb)
+      (void)fputs(verb->help, stdout);
+    else if (argc > 2)
+      (void)fprintf(stderr, "icebench: %s\n", e.text);
+    else
+      print_help(stdout);
     return argc > 2 && !verb ? ICE_USAGE : ICE_OK;
   }
   if (!strcmp(argv[1], "--version")) {
-    (void)printf("icebench %s (%.12s%s, %s)\n", ICE_VERSION, ICE_GIT_COMMIT, ICE_GIT_DIRTY ? ", modified" : "", ICE_VARIANT);
+    (void)printf("icebench %s (%.12s%s, %s)\n", ICE_VERSION, ICE_GIT_COMMIT, ICE_GIT_DIRTY ? ", modified" : "",
+                 ICE_VARIANT);
     return ICE_OK;
   }
   const int rc = run_verb(argc - 1, argv + 1, &e);

@@ -27,15 +27,23 @@ int cli_main(int argc, char **argv);
 /** Option scanner for verbs: long options with values, `--name value` or `--name=value`, flags, positionals.
  *  The spec ends with name == NULL. Unknown options and missing values are ICE_USAGE with the nearest names. */
 typedef struct cli_option {
-  const char *name;   /* without dashes; a single letter is also taken as -x */
+  const char *name; /* without dashes; a single letter is also taken as -x */
   int has_value;
   const char **value; /* last value given; for flags set to "1" */
   const char ***list; /* or: all values given, NULL-terminated, freed by the caller; may be NULL */
 } cli_option;
-int cli_parse(int argc, char **argv, const cli_option *spec, const char **positional, int max_positional, int *n_positional, ice_err *e);
+int cli_parse(int argc, char **argv, const cli_option *spec, const char **positional, int max_positional,
+              int *n_positional, ice_err *e);
 /** Whole-string numbers with bounds; ICE_USAGE names option, value and allowed range. */
 int cli_int(const char *option, const char *text, long long min, long long max, long long *out, ice_err *e);
 int cli_real(const char *option, const char *text, double min, double max, double *out, ice_err *e);
+
+/** Value of --format for verbs that know text and json: *json = 1 for json. ICE_USAGE otherwise. */
+int cli_format(const char *text, int *json, ice_err *e);
+/** Prints a JSON value on stdout, indented, keys as inserted; takes the reference. NULL (out of memory while it was
+ *  built) is ICE_INTERNAL. */
+struct json_t;
+int cli_print_json(struct json_t *value, ice_err *e);
 
 /** A progress line: rewritten in place on a terminal, otherwise a plain line every few seconds; ETA from the pace so far. */
 typedef struct cli_progress {

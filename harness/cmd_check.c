@@ -1,4 +1,4 @@
-/* cmd_check.c - verb `check`: is an experiment file right, and what would it run? */
+/* cmd_check.c - verb `check`: is a file right, and what would it run? */
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,28 +6,37 @@
 
 #include "harness/cli.h"
 #include "harness/config.h"
+#include "harness/recipe.h"
 
-static int print_json(const config_experiment *x, ice_err *e) {
+enum { SHOWN = 40 }; /* cells without -v */
+
+static json_t *experiment_json(const config_experiment *x) {
   json_t *cells = json_array();
   for (int i = 0; i < x->n_cells; i++) {
     char *one = config_cell_json(x, &x->cell[i]);
     (void)json_array_append_new(cells, one ? json_loads(one, 0, NULL) : NULL);
     free(one);
   }
-  json_t *o = json_pack("{s:s, s:s, s:i, s:o}", "file", x->file, "name", x->name, "threads", x->threads, "cells", cells);
-  char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
-  json_decref(o);
-  if (!text) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  (void)printf("%s\n", text);
-  free(text);
-  return ICE_OK;
+  return json_pack("{s:s, s:s, s:s, s:I, s:s, s:i, s:{s:i, s:i, s:I, s:f, s:b}, s:{s:f, s:f}, s:b, s:i, s:o}", "file",
+                   x->file, "kind", "experiment", "name", x->name, "examples", (json_int_t)x->examples, "split",
+                   task_split_name(x->split), "threads", x->threads, "measure", "rounds", x->rounds, "warmup",
+                   x->warmup, "inputs", (json_int_t)x->timed, "max_seconds", x->max_seconds, "quality", x->quality,
+                   "limits", "seconds", x->limit_seconds, "memory_gib", x->limit_gib, "no_retraining",
+                   x->allow_untrained_swap, "n_cells", x->n_cells, "cells", cells);
 }
 
-static void print_text(const config_experiment *x, int verbose) {
-  (void)printf("%s: ok, experiment %s, %d cells\n", x->file, x->name, x->n_cells);
+static void experiment_text(const config_experiment *x, const cli_common *common) {
+  char examples[32] = "all";
+  if (x->examples) (void)snprintf(examples, sizeof examples, "%lld", (long long)x->examples);
+  (void)printf("%s: ok, experiment %s, %d cell%s\n", x->file, x->name, x->n_cells, x->n_cells == 1 ? "" : "s");
+  if (common->quiet) return;
+  (void)printf("  %s examples of split %s, %d thread%s; %d rounds on %lld inputs, at most %g s; limits of a cell %g s, "
+               "%g GiB\n",
+               examples, task_split_name(x->split), x->threads, x->threads == 1 ? "" : "s", x->rounds,
+               (long long)x->timed, x->max_seconds, x->limit_seconds, x->limit_gib);
   for (int i = 0; i < x->n_cells; i++) {
     const config_cell *c = &x->cell[i];
-    if (!verbose && i == 40 && x->n_cells > 50) {
+    if (!common->verbose && i == SHOWN && x->n_cells > SHOWN + 10) {
       (void)printf("  ... and %d more; -v shows all\n", x->n_cells - i);
       break;
     }
@@ -36,46 +45,112 @@ static void print_text(const config_experiment *x, int verbose) {
   }
 }
 
+static int check_experiment(const cli_common *common, const char *file, const char *const *set, int json, ice_err *e) {
+  config_experiment x;
+  int rc = config_load(file, set, &x, e);
+  if (rc == ICE_OK && json)
+    rc = cli_print_json(experiment_json(&x), e);
+  else if (rc == ICE_OK)
+    experiment_text(&x, common);
+  config_free(&x);
+  return rc;
+}
+
+static int check_training(const char *file, yaml_doc *doc, const char *const *set, int json, ice_err *e) {
+  recipe r;
+  ICE_TRY(recipe_read(doc, &r, e));
+  if (set) return ice_fail(e, ICE_USAGE, "--set %s: %s is a training, which takes no overrides", set[0], file);
+  if (json)
+    return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "file",
+                                    file, "kind", "training", "name", r.name, "task", r.task->name, "method",
+                                    r.method->name, "out", r.out, "init", r.init, "seed", (json_int_t)r.seed, "batch",
+                                    (json_int_t)r.batch, "steps", (json_int_t)r.steps, "warmup", (json_int_t)r.warmup,
+                                    "threads", (json_int_t)r.threads, "lr", r.lr, "dropout", r.dropout),
+                          e);
+  (void)printf("%s: ok, training %s on %s with %s: %lld steps of %lld sequences, writes %s\n", file, r.name,
+               r.task->name, r.method->name, (long long)r.steps, (long long)r.batch, r.out);
+  return ICE_OK;
+}
+
+static int check_file(const cli_common *common, const char *file, const char *const *set, int json, ice_err *e) {
+  yaml_doc *doc;
+  ICE_TRY(yaml_read(file, &doc, e));
+  const int training = recipe_is_one(doc);
+  int rc = training ? check_training(file, doc, set, json, e) : ICE_OK;
+  yaml_close(doc);
+  return training ? rc : check_experiment(common, file, set, json, e);
+}
+
+/* Every file is looked at; the faults of all but the last one are printed here, that one by the caller. */
+static int check_files(const cli_common *common, const char **file, int n, const char *const *set, int json,
+                       ice_err *e) {
+  int faults = 0, code = ICE_OK;
+  for (int i = 0; i < n; i++) {
+    ice_err own = {0};
+    int rc = check_file(common, file[i], set, json, &own);
+    if (rc == ICE_OK) continue;
+    if (faults++) (void)fprintf(stderr, "icebench: %s\n", e->text);
+    code = rc;
+    *e = own;
+  }
+  return code;
+}
+
 static int check_main(const cli_common *common, int argc, char **argv, ice_err *e) {
-  const char *file = NULL, *format = "text", **set = NULL;
-  int files = 0;
+  const char **file = calloc((size_t)argc, sizeof *file), *format = "text", **set = NULL;
+  int files = 0, json = 0;
   const cli_option spec[] = {{.name = "format", .has_value = 1, .value = &format},
                              {.name = "set", .has_value = 1, .list = &set},
                              {.name = NULL}};
-  config_experiment x = {0};
-  int rc = cli_parse(argc, argv, spec, &file, 1, &files, e);
-  if (rc == ICE_OK && files != 1) rc = ice_fail(e, ICE_USAGE, "check: needs one file, e.g. icebench check configs/quickstart.yaml");
-  if (rc == ICE_OK && strcmp(format, "text") && strcmp(format, "json"))
-    rc = ice_fail(e, ICE_USAGE, "--format = %s, allowed text, json", format);
-  if (rc == ICE_OK) rc = config_load(file, set, &x, e);
-  if (rc == ICE_OK && !strcmp(format, "json")) rc = print_json(&x, e);
-  else if (rc == ICE_OK && !common->quiet) print_text(&x, common->verbose);
-  config_free(&x);
+  int rc = file ? cli_parse(argc, argv, spec, file, argc, &files, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
+  if (rc == ICE_OK) rc = cli_format(format, &json, e);
+  if (rc == ICE_OK && files == 0)
+    rc = ice_fail(e, ICE_USAGE, "check: needs a file, e.g. icebench check configs/quickstart.yaml");
+  if (rc == ICE_OK && json && files > 1)
+    rc = ice_fail(e, ICE_USAGE, "check: --format json takes one file, given %d", files);
+  if (rc == ICE_OK) rc = check_files(common, file, files, set, json, e);
+  free((void *)file);
   free((void *)set);
   return rc;
 }
 
 const cli_verb cli_verb_check = {
     .name = "check",
-    .summary = "validate an experiment file",
-    .help = "usage: icebench check FILE.yaml [--set KEY=VALUE] [--format text|json]\n"
-            "\n"
-            "Reads an experiment, names the first fault with file, line, column, key, value and what is allowed,\n"
-            "and otherwise lists the cells it multiplies out to. Runs nothing.\n"
-            "\n"
-            "keys of FILE (defaults):\n"
-            "  name                 needed; rows carry it\n"
-            "  task, model          needed; a name or a list. A model is an id (lra/listops/softmax) or a path\n"
-            "  methods              needed; a list of `- dense` or `- iceformer: {k: [8, 16], comp: 2}`; lists multiply out\n"
-            "  examples (all)       of the split, drawn by seed             split (test)   or dev\n"
-            "  seeds ([1])          threads (all cores, or $ICEBENCH_THREADS)\n"
-            "  measure:             {rounds: 9, warmup: 1, inputs: 16, max_seconds: 120, quality: true}\n"
-            "  limits:              {seconds: 600, memory_gib: 8}   of one cell\n"
-            "  exclude              a list of mappings such as {method: iceformer, k: 32}: cells that match are left out\n"
-            "  no_retraining (false)  true: methods that need training run in models trained with another; rows say so\n"
-            "\n"
-            "examples:\n"
-            "  icebench check configs/quickstart.yaml\n"
-            "  icebench check configs/quickstart.yaml --set 'iceformer.k=8|64' --set measure.rounds=3\n",
+    .summary = "validate experiments and trainings",
+    .help =
+        "usage: icebench check FILE.yaml... [--set KEY=VALUE] [--format text|json]\n"
+        "\n"
+        "Reads each file, names its first fault with file, line, column, key, value and what is allowed (exit code "
+        "2),\n"
+        "and otherwise lists the cells it multiplies out to. Runs nothing. Files of trainings (they have a key `out`)\n"
+        "are checked too; icebench train --help tells their keys.\n"
+        "\n"
+        "keys of an experiment (defaults):\n"
+        "  name                 needed; rows carry it. Letters, digits, '.', '_', '-'\n"
+        "  task, model          needed; a value or a list. A model is an id TASK/NAME (lra/listops/softmax) or the "
+        "path of\n"
+        "                       a checkpoint; an id goes with its own task, a path with every task\n"
+        "  methods              needed; a list of `- dense` or `- iceformer: {k: [8, 16], comp: 2}`; lists multiply "
+        "out\n"
+        "                       (icebench show METHOD tells parameters, ranges, defaults)\n"
+        "  examples (all)       of the split, drawn by seed             split (test)   or dev\n"
+        "  seeds (1)            a value or a list, 0 or more            threads (all cores, or $ICEBENCH_THREADS) "
+        "1..256\n"
+        "  measure.rounds (9)         1..1000, rounds of timing         measure.warmup (1)     0..100 before them\n"
+        "  measure.inputs (16)        1..4096, examples timed           measure.quality (true) errors, mass, recall\n"
+        "  measure.max_seconds (120)  budget of the timed rounds\n"
+        "  limits.seconds (600), limits.memory_gib (8)   of one cell; beyond: a row `timeout` or `oom`\n"
+        "  exclude              a list of mappings such as {method: iceformer, k: [16, 32], levels: 2}: cells that "
+        "agree\n"
+        "                       with all of it are left out; keys method, its parameters, task, model, seed\n"
+        "  no_retraining (false)  true: methods that need training run in models trained with another; rows say so\n"
+        "\n"
+        "--set overrides the file: top-level values, measure.KEY, limits.KEY, METHOD.PARAMETER; a|b|c is a list.\n"
+        "Limits: files of 1 MiB, lists of 1,000 values, 100,000 cells. No anchors, aliases, tags.\n"
+        "\n"
+        "examples:\n"
+        "  icebench check configs/quickstart.yaml\n"
+        "  icebench check configs/*/*.yaml -q\n"
+        "  icebench check configs/quickstart.yaml --set 'iceformer.k=8|64' --set measure.rounds=3\n",
     .main = check_main,
 };

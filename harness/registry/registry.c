@@ -189,7 +189,8 @@ static int is_id(const char *s) {
 }
 
 static int check_row(const attn_method *m, const attn_param *p, ice_err *e) {
-  if (!is_id(p->key)) return ice_fail(e, ICE_INTERNAL, "method %s: parameter name %s is no [a-z0-9_]+", m->name, p->key);
+  if (!is_id(p->key))
+    return ice_fail(e, ICE_INTERNAL, "method %s: parameter name %s is no [a-z0-9_]+", m->name, p->key);
   for (const attn_param *q = m->params; q != p; q++)
     if (strcmp(q->key, p->key) == 0)
       return ice_fail(e, ICE_INTERNAL, "method %s: parameter %s stands twice in its table", m->name, p->key);
@@ -217,7 +218,8 @@ static int check_row(const attn_method *m, const attn_param *p, ice_err *e) {
 int registry_self_check_table(const attn_method *const *methods, ice_err *e) {
   for (const attn_method *const *it = methods; *it; it++) {
     const attn_method *m = *it;
-    if (!is_id(m->name)) return ice_fail(e, ICE_INTERNAL, "method name %s is no [a-z0-9_]+", m->name ? m->name : "NULL");
+    if (!is_id(m->name))
+      return ice_fail(e, ICE_INTERNAL, "method name %s is no [a-z0-9_]+", m->name ? m->name : "NULL");
     for (const attn_method *const *other = methods; other != it; other++)
       if (strcmp((*other)->name, m->name) == 0) return ice_fail(e, ICE_INTERNAL, "method %s stands twice", m->name);
     if (!m->version || !*m->version || !m->doc || !*m->doc || !m->cite)
