@@ -10,8 +10,12 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <ftw.h>
 
 #include "harness/config.h"
+#include "harness/recipe.h"
+#include "harness/registry/registry.h"
+#include "harness/yaml.h"
 #include "tests/support/scratch.h"
 
 #define MINIMAL "name: x\ntask: lra/listops\nmodel: lra/listops/softmax\n"
@@ -315,17 +319,69 @@ static void test_load__more_cells_than_allowed__refused(void **state) {
   free(text);
 }
 
-/* --- every experiment that ships -------------------------------------------------------------------------------------- */
+/* --- every file that ships ------------------------------------------------------------------------------------------- */
+
+static int yaml_files; /* seen by visit */
+
+static int visit(const char *path, const struct stat *st, int type, struct FTW *where) {
+  (void)st, (void)where;
+  const char *dot = strrchr(path, '.');
+  yaml_doc *doc = NULL;
+  config_experiment x = {0};
+  recipe r;
+  ice_err e = {0};
+  if (type != FTW_F || !dot || strcmp(dot, ".yaml") != 0) return 0;
+  int rc = yaml_read(path, &doc, &e);
+  if (rc == ICE_OK) rc = recipe_is_one(doc) ? recipe_read(doc, &r, &e) : config_load(path, NULL, &x, &e);
+  config_free(&x);
+  yaml_close(doc);
+  if (rc != ICE_OK) fail_msg("%s", e.text);
+  yaml_files++;
+  return 0;
+}
 
 static void test_configs__of_this_tree__load(void **state) {
   (void)state;
-  static const char *const file[] = {"configs/quickstart.yaml", "configs/experiments/listops-paper.yaml",
-                                     "configs/experiments/listops-sweep-k.yaml"};
-  for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
+  yaml_files = 0;
+  assert_int_equal(nftw("configs", visit, 8, FTW_PHYS), 0);
+  assert_int_equal(nftw("models/checkpoints", visit, 8, FTW_PHYS), 0);
+  assert_true(yaml_files >= 10);
+}
+
+/* Does some cell of m hold the default of p? */
+static int holds_default(const config_experiment *x, const attn_method *m, const attn_param *p) {
+  char params[1024], dflt[64], text[64];
+  assert_true(m->params_size <= sizeof params);
+  attn_params_default(m, params);
+  registry_param_print(p, params, dflt, sizeof dflt);
+  for (int i = 0; i < x->n_cells; i++) {
+    if (x->cell[i].method != m) continue;
+    registry_param_print(p, x->cell[i].params, text, sizeof text);
+    if (strcmp(text, dflt) == 0) return 1;
+  }
+  return 0;
+}
+
+/* configs/methods/NAME.yaml documents its method: every parameter is written out, its default among the values. */
+static void test_method_files__every_parameter__with_its_default(void **state) {
+  (void)state;
+  for (int i = 0; registry_methods[i]; i++) {
+    const attn_method *m = registry_methods[i];
     config_experiment x;
     ice_err e = {0};
-    if (config_load(file[i], NULL, &x, &e) != ICE_OK) fail_msg("%s", e.text);
-    assert_true(x.n_cells > 0);
+    char path[200], key[100];
+    (void)snprintf(path, sizeof path, "configs/methods/%s.yaml", m->name);
+    if (config_load(path, NULL, &x, &e) != ICE_OK) fail_msg("%s", e.text);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    char text[8192];
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    assert_int_equal(fclose(f), 0);
+    for (const attn_param *p = m->params; p && p->key; p++) {
+      (void)snprintf(key, sizeof key, " %s: ", p->key);
+      if (!strstr(text, key)) fail_msg("%s does not mention %s", path, p->key);
+      if (!holds_default(&x, m, p)) fail_msg("%s: the default of %s is not among its values", path, p->key);
+    }
     config_free(&x);
   }
 }
@@ -346,6 +402,7 @@ int main(void) {
       TEST(test_read__huge_or_no_file__refused_at_once),
       TEST(test_load__more_cells_than_allowed__refused),
       TEST(test_configs__of_this_tree__load),
+      TEST(test_method_files__every_parameter__with_its_default),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
