@@ -599,11 +599,12 @@ int config_load(const char *file, const char *const *set, config_experiment *out
   return load_doc(doc, file, set, out, e);
 }
 
-int config_parse(const char *bytes, size_t n, const char *name, config_experiment *out, ice_err *e) {
+int config_parse(const char *bytes, size_t n, const char *name, const char *const *set, config_experiment *out,
+                 ice_err *e) {
   yaml_doc *doc;
   *out = (config_experiment){0};
   ICE_TRY(yaml_parse(bytes, n, name, &doc, e));
-  return load_doc(doc, name, NULL, out, e);
+  return load_doc(doc, name, set, out, e);
 }
 
 void config_free(config_experiment *x) {

@@ -43,7 +43,8 @@ typedef struct config_experiment {
  *  scalar keys, measure.KEY, limits.KEY, or METHOD.PARAM (value may be a list a|b|c). ICE_USAGE on any fault. */
 int config_load(const char *file, const char *const *set, config_experiment *out, ice_err *e);
 /** The same from memory (for fuzzing); `name` stands in the messages. */
-int config_parse(const char *bytes, size_t n, const char *name, config_experiment *out, ice_err *e);
+int config_parse(const char *bytes, size_t n, const char *name, const char *const *set, config_experiment *out,
+                 ice_err *e);
 void config_free(config_experiment *x);
 /** Canonical JSON of everything of the cell that identifies its result (method version, threads, isa, data hash and model
  *  hash are added by the runner). To free(). */

@@ -24,7 +24,7 @@ static int load(const char *text, config_experiment *x, ice_err *e) {
   const size_t n = strlen(text);
   char *exact = malloc(n ? n : 1);
   memcpy(exact, text, n);
-  const int rc = config_parse(exact, n, "x.yaml", x, e);
+  const int rc = config_parse(exact, n, "x.yaml", NULL, x, e);
   free(exact);
   return rc;
 }
@@ -286,7 +286,7 @@ static void test_parse__nul_byte__refused(void **state) {
   config_experiment x;
   ice_err e = {0};
   static const char text[] = "name: x\0y\ntask: lra/listops\n";
-  assert_int_equal(config_parse(text, sizeof text - 1, "x.yaml", &x, &e), ICE_USAGE);
+  assert_int_equal(config_parse(text, sizeof text - 1, "x.yaml", NULL, &x, &e), ICE_USAGE);
   assert_non_null(strstr(e.text, "NUL"));
 }
 

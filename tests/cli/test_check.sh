@@ -1,0 +1,125 @@
+#!/bin/sh
+# test_check.sh - verbs check, list, show from the command line: every bad file of the manual, each with its one line.
+. tests/cli/lib.sh
+good='name: x
+task: lra/listops
+model: lra/listops/softmax
+threads: 1
+methods:
+  - dense
+  - topk: {k: [8, 16]}'
+x="$work/x.yaml"
+# bad NAME TEXT-EXPECTED FILE-TEXT: check refuses the file with exit code 2 and this line
+bad() {
+  printf '%s\n' "$3" >"$x"
+  verdict "check__$1__refused" "$(complains 2 "$2" check "$x")"
+}
+
+printf '%s\n' "$good" >"$x"
+run "$ICEBENCH_BIN" check "$x"
+why=""
+[ "$code" -eq 0 ] && grep -qF "$x: ok, experiment x, 3 cells" "$work/out" && grep -qF 'topk {"k":16}' "$work/out" || why="$(cat "$work/out" "$work/err")"
+verdict check__good_file__lists_its_cells "$why"
+
+run "$ICEBENCH_BIN" check "$x" --format json
+why=""
+for word in '"kind": "experiment"' '"n_cells": 3' '"threads": 1' '"rounds": 9' '"memory_gib": 8.0'; do
+  grep -qF "$word" "$work/out" || why="$why no $word"
+done
+[ "$code" -eq 0 ] || why="$why exit code $code"
+verdict check__json__tells_the_whole_experiment "$why"
+
+run "$ICEBENCH_BIN" check "$x" --set 'topk.k=1|2|3|4' --set measure.rounds=3
+[ "$code" -eq 0 ] && grep -q '5 cells' "$work/out" && grep -q '3 rounds' "$work/out" && why="" || why="$(cat "$work/out" "$work/err")"
+verdict check__overrides__are_applied "$why"
+verdict check__override_out_of_range__refused "$(complains 2 '--set topk.k = 0, allowed whole numbers 1..' check "$x" --set topk.k=0)"
+verdict check__override_unknown__refused "$(complains 2 '--set measure.roundz: unknown key, allowed name, task' check "$x" --set measure.roundz=3)"
+
+bad unknown_key "$x:8:1: unknown key exmaples, did you mean examples?" "$good
+exmaples: 3"
+bad wrong_type "$x:8:11: examples = many, allowed whole numbers" "$good
+examples: many"
+bad out_of_range "$x:8:19: measure.rounds = 0, allowed whole numbers 1..1000" "$good
+measure: {rounds: 0}"
+bad anchors "anchor &a, not allowed here" "a: &a [x, x]
+b: &b [*a, *a, *a]
+c: [*b, *b, *b]"
+bad too_many_cells "topk: its lists bring the experiment to more than 100000 cells" "name: x
+task: lra/listops
+model: lra/listops/softmax
+seeds: [$(seq -s, 1 1000)]
+methods: [topk: {k: [$(seq -s, 1 1000)]}]"
+bad deep "nested deeper than 32 levels" "name: $(printf '%0500d' 0 | tr 0 '[')"
+bad infinite "limits.seconds = 1e400, allowed numbers" "$good
+limits: {seconds: 1e400}"
+bad not_a_number "limits.seconds = .nan, allowed numbers" "$good
+limits: {seconds: .nan}"
+
+: >"$x"
+verdict check__empty_file__refused "$(complains 2 "$x:1:1: nothing in the file" check "$x")"
+printf 'name: x\000y\n' >"$x"
+verdict check__nul_byte__refused "$(complains 2 "$x:1:8: NUL byte" check "$x")"
+printf 'name: \377\n' >"$x"
+verdict check__not_utf8__refused "$(complains 2 "$x:1:7: byte 0xff" check "$x")"
+truncate -s 100M "$x"
+verdict check__100_MB__refused "$(complains 2 "$x: 104857600 bytes, allowed at most 1048576" check "$x")"
+rm -f "$x"
+verdict check__absent__refused "$(complains 2 "$x: cannot be opened: No such file" check "$x")"
+verdict check__folder__refused "$(complains 2 "is a folder" check "$work")"
+verdict check__device__refused "$(complains 2 "is a pipe, socket or device" check /dev/zero)"
+mkfifo "$work/fifo"
+run timeout 20 "$ICEBENCH_BIN" check "$work/fifo"
+[ "$code" -eq 2 ] && why="" || why="exit code $code: $(cat "$work/err")"
+verdict check__pipe_nobody_writes_to__does_not_hang "$why"
+
+printf '%s\n' "$good" >"$x"
+printf 'name: x\n' >"$work/y.yaml"
+run "$ICEBENCH_BIN" check -q "$work/y.yaml" "$x" "$work/z.yaml"
+[ "$code" -eq 2 ] && grep -q 'y.yaml:1:1: key task is missing' "$work/err" && grep -q 'z.yaml: cannot be opened' "$work/err" && grep -q "x.yaml: ok" "$work/out" && why="" || why="$(cat "$work/out" "$work/err")"
+verdict check__several_files__every_fault_is_told "$why"
+run "$ICEBENCH_BIN" check -q $(find configs models/checkpoints -name '*.yaml')
+[ "$code" -eq 0 ] && why="" || why="$(cat "$work/err")"
+verdict check__every_file_of_the_tree__is_fine "$why"
+
+run "$ICEBENCH_BIN" check configs/train/lra-listops-softmax.yaml
+[ "$code" -eq 0 ] && grep -q 'ok, training lra-listops-softmax' "$work/out" && why="" || why="$(cat "$work/out" "$work/err")"
+verdict check__training__is_told_as_one "$why"
+printf 'name: t\ntask: lra/listops\nout: t.safetensors\nsteps: 100\nwarmup: 100\n' >"$x"
+verdict check__training_with_a_fault__refused "$(complains 2 "$x:5:9: warmup = 100, allowed whole numbers 1..99" check "$x")"
+verdict check__training_with_set__refused "$(complains 2 "takes no overrides" check configs/train/lra-listops-softmax.yaml --set steps=3)"
+
+# --- list, show, the environment
+why=""
+for what in methods tasks models configs; do
+  run "$ICEBENCH_BIN" list "$what"
+  [ "$code" -eq 0 ] && [ "$(wc -l <"$work/out")" -ge 2 ] || why="$why $what: $(cat "$work/out" "$work/err")"
+  run "$ICEBENCH_BIN" list "$what" --format json
+  [ "$code" -eq 0 ] && grep -q '"name": ' "$work/out" || why="$why $what as JSON"
+done
+verdict list__every_kind__as_text_and_json "$why"
+run "$ICEBENCH_BIN" list models --format json
+grep -q '"dev_accuracy": ' "$work/out" && grep -q '"path": "models/checkpoints/' "$work/out" && why="" || why="$(cat "$work/out")"
+verdict list__models__with_their_metadata "$why"
+run "$ICEBENCH_BIN" list configs
+grep -q '^configs/train/lra-listops-softmax.yaml  *training ' "$work/out" && grep -q '^configs/quickstart.yaml  *experiment ' "$work/out" && why="" || why="$(cat "$work/out")"
+verdict list__configs__relative_and_of_both_kinds "$why"
+verdict list__unknown_kind__names_the_nearest "$(complains 2 'did you mean models?' list modells)"
+run "$ICEBENCH_BIN" show iceformer --format json
+[ "$code" -eq 0 ] && grep -q '"max": 1048576' "$work/out" && grep -q '"type": "choice"' "$work/out" && why="" || why="$(cat "$work/out" "$work/err")"
+verdict show__json__ranges_are_numbers "$why"
+verdict show__no_method__says_what_is_needed "$(complains 2 'needs one method' show)"
+run env ATTN_ISA=mmx "$ICEBENCH_BIN" list methods
+[ "$code" -eq 2 ] && grep -q 'ATTN_ISA=mmx' "$work/err" && why="" || why="exit code $code: $(cat "$work/err")"
+verdict environment__unknown_instruction_set__refused "$why"
+printf '%s\n' "$good" >"$x"
+run env ICEBENCH_THREADS=none "$ICEBENCH_BIN" check "$x"
+[ "$code" -eq 2 ] && grep -q 'ICEBENCH_THREADS = none, allowed whole numbers 1..256' "$work/err" && why="" || why="exit code $code: $(cat "$work/err")"
+verdict environment__bad_thread_count__refused "$why"
+if [ -e /dev/full ]; then
+  "$ICEBENCH_BIN" list methods >/dev/full 2>"$work/err"
+  [ $? -eq 1 ] && grep -q 'cannot write the output' "$work/err" && why="" || why="$(cat "$work/err")"
+  verdict output__full_disk__is_an_error "$why"
+else
+  skipped output__full_disk__is_an_error "no /dev/full"
+fi
+exit $failed
