@@ -67,21 +67,22 @@ static void test_find__unknown__names_the_nearest_or_all(void **state) {
 
 static void test_suggest__near_names__nearest_first(void **state) {
   (void)state;
-  static const char *const names[] = {"dense", "topk", "iceformer", "icecells", "reformer"};
+  static const char *const names[] = {"dense", "topk", "iceformer", "icecells", "reformer", "dci"};
   static const struct {
     const char *given, *near;
-  } c[] = {{"dnese", "dense"},       {"denss", "dense"},        {"Dense", "dense"},
-           {"tokp", "topk"},         {"topkk", "topk"},         {"ice", ""},
-           {"former", "reformer"},   {"iceforme", "iceformer"}, {"xyz", ""},
-           {"reformer", "reformer"}, {"icefor", "iceformer"},   {"k", ""}};
+  } c[] = {{"dnese", "dense"}, {"dic", "dci"},           {"denss", "dense"},
+           {"Dense", "dense"}, {"tokp", "topk"},         {"topkk", "topk"},
+           {"ice", ""},        {"former", "reformer"},   {"iceforme", "iceformer"},
+           {"xyz", ""},        {"reformer", "reformer"}, {"icefor", "iceformer"},
+           {"k", ""}};
   for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
     char out[100];
-    registry_suggest(c[i].given, names, 5, out, sizeof out);
+    registry_suggest(c[i].given, names, 6, out, sizeof out);
     if (*c[i].near ? strncmp(out, c[i].near, strlen(c[i].near)) != 0 : strcmp(c[i].given, "ice") != 0 && *out)
       fail_msg("%s: '%s'", c[i].given, out);
   }
   char tiny[4] = "xxx"; /* too small for any name */
-  registry_suggest("dense", names, 5, tiny, sizeof tiny);
+  registry_suggest("dense", names, 6, tiny, sizeof tiny);
   assert_string_equal(tiny, "");
 }
 
