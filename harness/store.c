@@ -30,6 +30,12 @@ struct store {
   int writes;
 };
 
+static int64_t now_ms(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_REALTIME, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 /* --- errors ------------------------------------------------------------------------------------------------------- */
 
 static int db_fail(const store *s, const char *doing, ice_err *e) {
@@ -166,13 +172,13 @@ static int make_folder_of(const char *path, ice_err *e) {
   return file_make_dirs(folder, e);
 }
 
-/* Turns the write-ahead log on. SQLite does not wait for others here, so this does, as long as its own waits. */
+/* Turns the write-ahead log on. Here SQLite does not always wait for others by itself. */
 static int begin_log(store *s, ice_err *e) {
   const struct timespec pause = {.tv_nsec = 20000000};
-  for (int tries = 0;; tries++) {
+  for (const int64_t until = now_ms() + store_patience_ms;;) {
     const int rc = sqlite3_exec(s->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) & 0xff;
     if (rc == SQLITE_OK) break;
-    if ((rc != SQLITE_BUSY && rc != SQLITE_LOCKED) || tries == 500) return db_fail(s, "opening", e);
+    if ((rc != SQLITE_BUSY && rc != SQLITE_LOCKED) || now_ms() >= until) return db_fail(s, "opening", e);
     (void)nanosleep(&pause, NULL);
   }
   return execute(s, "PRAGMA wal_autocheckpoint = 1", "opening", e);
@@ -318,12 +324,6 @@ static int put_build(store *s, const machine_facts *m, int64_t *id, ice_err *e) 
   else rc = db_fail(s, "storing the build", e);
   finish(&t);
   return rc;
-}
-
-static int64_t now_ms(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_REALTIME, &t);
-  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 /* Marks an older row of this key as replaced and tells the number of the new attempt. */

@@ -43,6 +43,9 @@ static void test_median_interval__ranks__of_the_binomial(void **state) {
   near(r.value, 3.5, 0), near(r.lo, 1, 0), near(r.hi, 6, 0);
   r = stats_median_interval(nine, 9); /* ranks 2 and 8: 1 - 2*10/512 = 96.1 % */
   near(r.value, 5, 0), near(r.lo, 2, 0), near(r.hi, 8, 0);
+  for (int i = 0; i < 14; i++) many[i] = i + 1;
+  r = stats_median_interval(many, 14); /* ranks 4 and 11 would cover 94.3 % only: ranks 3 and 12, 98.7 % */
+  near(r.value, 7.5, 0), near(r.lo, 3, 0), near(r.hi, 12, 0);
   for (int i = 0; i < 25; i++) many[i] = 25 - i;
   r = stats_median_interval(many, 25); /* tabulated: ranks 8 and 18 */
   near(r.value, 13, 0), near(r.lo, 8, 0), near(r.hi, 18, 0);
