@@ -11,7 +11,6 @@ static int plot_main(const cli_common *common, int argc, char **argv, ice_err *e
                              {.name = "figure", .has_value = 1, .value = &o.figure},
                              {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, NULL, 0, &n, e));
-  if (!o.experiment) return ice_fail(e, ICE_USAGE, "plot: --experiment NAME is needed, e.g. --experiment quickstart");
   store *s;
   ICE_TRY(store_open(common->db, STORE_READ, &s, e));
   const int rc = plot_draw(s, &o, e);
@@ -22,10 +21,11 @@ static int plot_main(const cli_common *common, int argc, char **argv, ice_err *e
 const cli_verb cli_verb_plot = {
     .name = "plot",
     .summary = "charts from the database, by gnuplot",
-    .help = "usage: icebench plot --experiment NAME [--out DIR] [--terminal svg|png|pdf] [--figure NAME] [--db FILE]\n"
+    .help = "usage: icebench plot [--experiment NAME] [--out DIR] [--terminal svg|png|pdf] [--figure NAME] [--db FILE]\n"
             "\n"
-            "Draws every figure of plots/ that has rows: accuracy-time, error-k, speedup-k. Script and data stay beside\n"
-            "each picture, so that `gnuplot SCRIPT` draws it again. DIR defaults to plots/out.\n"
+            "Draws every figure of plots/ that has rows: accuracy-time, error-k, error-time, speedup-k; one of each for every\n"
+            "task, model, number of threads, instruction set and machine of an experiment, for all experiments if none is\n"
+            "named. Script and data stay beside each picture: `gnuplot FILE.gp` in DIR (plots/out) draws it again.\n"
             "\n"
             "examples:\n"
             "  icebench plot --db results/quickstart.db --experiment quickstart\n"

@@ -5,14 +5,16 @@
 #include "harness/store.h"
 
 typedef struct plot_options {
-  const char *experiment, *out; /* folder for picture, script and data */
-  const char *terminal;         /* svg, png, pdf */
-  const char *figure;           /* one figure, or NULL: all */
+  const char *experiment; /* NULL: all */
+  const char *out;        /* folder for picture, script and data */
+  const char *terminal;   /* svg, png, pdf */
+  const char *figure;     /* one figure, or NULL: all */
   int quiet;
 } plot_options;
 
-/** Draws the figures that have rows. ICE_NO_VERDICT when none has, ICE_USAGE for an unknown figure or terminal,
- *  ICE_INTERNAL when gnuplot is missing or fails (its own message is passed on). */
+/** Draws the figures that have rows: one of each for every task, model, number of threads, instruction set and machine of
+ *  an experiment. ICE_NO_VERDICT when none has, ICE_USAGE for an unknown figure or terminal, ICE_INTERNAL when gnuplot is
+ *  missing or fails (its own message is passed on). */
 int plot_draw(store *s, const plot_options *o, ice_err *e);
 
 #endif

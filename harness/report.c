@@ -141,34 +141,6 @@ static void choose_unit(group *g) {
   g->time_decimals = isfinite(least) ? decimals_of(least / g->unit) : 0;
 }
 
-/* A label is a list "generated data, no retraining". */
-static int label_has(const char *label, const char *part, size_t n) {
-  for (const char *at = label; at; at = strstr(at, ", ") ? strstr(at, ", ") + 2 : NULL)
-    if (!strncmp(at, part, n) && (at[n] == 0 || at[n] == ',')) return 1;
-  return 0;
-}
-
-/* Writes the parts of a label that are (not) in the other one. */
-static void pick_parts(const char *label, const char *other, int wanted, char *out, size_t size) {
-  size_t at = 0;
-  out[0] = 0;
-  for (const char *part = label, *end; *part && at < size; part = *end ? end + 2 : end) {
-    end = strstr(part, ", ");
-    if (!end) end = part + strlen(part);
-    const size_t n = (size_t)(end - part);
-    if (label_has(other, part, n) == wanted) at += (size_t)snprintf(out + at, size - at, "%s%.*s", at ? ", " : "", (int)n, part);
-  }
-}
-
-static void choose_label(group *g) {
-  for (int i = g->from; i < g->to; i++) {
-    const char *label = report_rows_text(g->r, i, "label");
-    char before[sizeof g->label];
-    (void)snprintf(before, sizeof before, "%s", i == g->from && label ? label : g->label);
-    pick_parts(before, label ? label : "", 1, g->label, sizeof g->label);
-  }
-}
-
 static int varies(const group *g, const char *column) { return report_rows_distinct(g->r, g->from, g->to, column, NULL, 0) > 1; }
 
 /* A version is worth a column only where rows of one method have different ones. */
@@ -195,7 +167,7 @@ static void put_note(const group *g, const place *p, int *reasons) {
   else if (*reason) (void)snprintf(why, sizeof why, ": %s", reason);
   if (partial) (void)snprintf(shortage, sizeof shortage, "partial%s%.20s%s", *text(p, "examples") ? ": " : "", text(p, "examples"),
                               *text(p, "examples") ? " examples" : "");
-  pick_parts(text(p, "label"), g->label, 0, label, sizeof label);
+  report_label_parts(text(p, "label"), g->label, 0, label, sizeof label);
   if (ok && !*why && !partial && !*label) return;
   report_table_set(p->t, p->at, NOTE, "%s%s%s%s%s%s", ok ? "" : text(p, "status"), ok && *why ? why + 2 : why,
                    partial && (!ok || *why) ? "; " : "", shortage, *label && (!ok || *why || partial) ? "; " : "", label);
@@ -281,7 +253,7 @@ static int print_group(group *g, const report_options *o, const report_paper *pa
   char head[32];
   static const int pick[5] = {METHOD, PARAMETERS, ACCURACY, X_VANILLA, RETENTION};
   choose_unit(g);
-  choose_label(g);
+  report_rows_shared_label(g->r, g->from, g->to, g->label, sizeof g->label);
   memcpy(named, columns, sizeof named);
   (void)snprintf(head, sizeof head, "attention %s", g->unit_name);
   named[ATTENTION].head = head;

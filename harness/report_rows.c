@@ -54,6 +54,13 @@ void report_rows_free(report_rows *r) {
   *r = (report_rows){0};
 }
 
+int report_rows_select(store *s, const char *sql, const char *const *bind, int n_bind, report_rows *r, ice_err *e) {
+  *r = (report_rows){0};
+  reader in = {.r = r};
+  ICE_TRY(store_query(s, sql, bind, n_bind, take_row, &in, e));
+  return in.failed ? out_of_memory(e) : ICE_OK;
+}
+
 /* --- values --------------------------------------------------------------------------------------------------------- */
 
 static int find(const report_rows *r, const char *column) {
@@ -111,8 +118,7 @@ int report_rows_same_group(const report_rows *r, int a, int b) {
   return 1;
 }
 
-/* Place in the registry; unknown methods come last. */
-static int method_rank(const char *name) {
+int report_rows_rank(const char *name) {
   int i = 0;
   while (registry_methods[i] && strcmp(registry_methods[i]->name, name)) i++;
   return i;
@@ -144,7 +150,7 @@ static int compare_rows(const void *pa, const void *pb, void *ctx) {
   const int a = *(const int *)pa, b = *(const int *)pb;
   int c = 0;
   for (size_t i = 0; !c && i < sizeof group / sizeof *group; i++) c = compare_column(o->r, a, b, group[i]);
-  if (!c) c = method_rank(report_rows_text(o->r, a, "method")) - method_rank(report_rows_text(o->r, b, "method"));
+  if (!c) c = report_rows_rank(report_rows_text(o->r, a, "method")) - report_rows_rank(report_rows_text(o->r, b, "method"));
   if (!c) c = compare_column(o->r, a, b, "method");
   if (!c) c = compare_params(o->params[a], o->params[b]);
   static const char *const rest[] = {"params", "examples", "seed", "method_version", "created_utc"};
@@ -176,12 +182,40 @@ static int sort_rows(report_rows *r, ice_err *e) {
 }
 
 int report_rows_read(store *s, const char *experiment, report_rows *r, ice_err *e) {
-  *r = (report_rows){0};
-  reader in = {.r = r};
-  ICE_TRY(store_query(s, experiment ? "SELECT * FROM results WHERE experiment = ?1" : "SELECT * FROM results", &experiment,
-                      experiment ? 1 : 0, take_row, &in, e));
-  if (in.failed) return out_of_memory(e);
+  ICE_TRY(report_rows_select(s, experiment ? "SELECT * FROM results WHERE experiment = ?1" : "SELECT * FROM results", &experiment,
+                             experiment ? 1 : 0, r, e));
   return r->n ? sort_rows(r, e) : ICE_OK;
+}
+
+/* --- labels ---------------------------------------------------------------------------------------------------------- */
+
+static int label_has(const char *label, const char *part, size_t n) {
+  for (const char *at = label, *comma; at; at = comma ? comma + 2 : NULL) {
+    comma = strstr(at, ", ");
+    if (!strncmp(at, part, n) && (at[n] == 0 || at + n == comma)) return 1;
+  }
+  return 0;
+}
+
+void report_label_parts(const char *label, const char *other, int wanted, char *out, size_t size) {
+  size_t at = 0;
+  out[0] = 0;
+  for (const char *part = label, *end; *part && at < size; part = *end ? end + 2 : end) {
+    end = strstr(part, ", ");
+    if (!end) end = part + strlen(part);
+    const size_t n = (size_t)(end - part);
+    if (label_has(other, part, n) == wanted) at += (size_t)snprintf(out + at, size - at, "%s%.*s", at ? ", " : "", (int)n, part);
+  }
+}
+
+void report_rows_shared_label(const report_rows *r, int from, int to, char *out, size_t size) {
+  out[0] = 0;
+  for (int i = from; i < to; i++) {
+    const char *label = report_rows_text(r, i, "label");
+    char before[512];
+    (void)snprintf(before, sizeof before, "%s", i == from && label ? label : out);
+    report_label_parts(before, label ? label : "", 1, out, size);
+  }
 }
 
 /* --- more columns --------------------------------------------------------------------------------------------------- */

@@ -15,6 +15,8 @@ typedef struct report_rows {
 /** Reads the rows of an experiment (NULL: of all) and sorts them: experiment, task, model, threads, instruction set,
  *  machine; then methods as the registry lists them and parameters by value. *r is zeroed first; free it in any case. */
 int report_rows_read(store *s, const char *experiment, report_rows *r, ice_err *e);
+/** Reads the rows of any SELECT with bound texts, in its order. *r is zeroed first; free it in any case. */
+int report_rows_select(store *s, const char *sql, const char *const *bind, int n_bind, report_rows *r, ice_err *e);
 void report_rows_free(report_rows *r);
 
 /** Text of a column, NULL when unknown (or no such column). */
@@ -23,10 +25,17 @@ const char *report_rows_text(const report_rows *r, int row, const char *column);
 double report_rows_value(const report_rows *r, int row, const char *column);
 /** 1 when both rows belong into one table: same experiment, task, model, threads, instruction set, machine. */
 int report_rows_same_group(const report_rows *r, int a, int b);
+/** Place of a method in the registry; methods that are not in it come last. */
+int report_rows_rank(const char *method);
 /** Number of different known texts of a column in rows [from, to), counted up to REPORT_DISTINCT. With out: "a, b", or
  *  "a, b, c, d, ..." where there are more. */
 enum { REPORT_DISTINCT = 5 };
 int report_rows_distinct(const report_rows *r, int from, int to, const char *column, char *out, size_t size);
+
+/** A label is a list, "generated data, no retraining". Writes the parts of it that are (wanted) or are not in the other. */
+void report_label_parts(const char *label, const char *other, int wanted, char *out, size_t size);
+/** The parts that the labels of rows [from, to) have in common. */
+void report_rows_shared_label(const report_rows *r, int from, int to, char *out, size_t size);
 
 /** Adds columns without values. ICE_INTERNAL when out of memory. */
 int report_rows_widen(report_rows *r, const char *const *names, int n_names, ice_err *e);

@@ -1,18 +1,16 @@
 # Speed-up of attention against both baselines; below 1 it is slower.
-set title TITLE.": speed-up of attention against both baselines" noenhanced
+eval heading("Speed-up against both baselines")
 set xlabel "k, keys kept per query (log scale)"
 set ylabel "times faster (log scale; bars: 95 % interval)"
 set logscale xy
-set logscale x 2
-set ytics (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
-set grid
-set key outside right top noenhanced
-set autoscale fix
-set yrange [*<0.5:2<*]
-set offsets graph 0.05, graph 0.05, graph 0.08, graph 0.08
+eval marks("y", "1 2 3 5")
+set xtics (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+set yrange [(Y_LO < 0.8 ? Y_LO : 0.8):(Y_HI > 1.25 ? Y_HI : 1.25)]
 set arrow 1 from graph 0, first 1 to graph 1, first 1 nohead linewidth 1.5 linecolor rgb "#555555"
-set label 1 "1: as fast as the baseline" at graph 0.01, first 1 offset 0, 0.6 font ",9" textcolor rgb "#555555"
-plot for [m in SERIES] DATA using (strcol("series") eq m ? column("k") : NaN):(column("speedup_dense")):(column("speedup_dense_lo")):(column("speedup_dense_hi")) \
-       with yerrorlines pointtype 7 linewidth 2 linecolor rgb color(m) title m." against dense", \
-     for [m in SERIES] DATA using (strcol("series") eq m ? column("k") : NaN):(column("speedup_vanilla")):(column("speedup_vanilla_lo")):(column("speedup_vanilla_hi")) \
-       with yerrorlines pointtype 6 dashtype 2 linewidth 1.5 linecolor rgb color(m) title m." against vanilla"
+set label 1 "1: as fast as the baseline" at graph 0.99, first 1 right offset 0, 0.5 font ",10" textcolor rgb "#555555"
+plot for [i=1:N] DATA using (of(i, "k")):(column("dense")):(column("dense_lo")):(column("dense_hi")) \
+       with yerrorlines pointtype SHAPE[i] pointsize 1.2 linewidth 2 linecolor rgb COLOR[i] title NAME[i], \
+     for [i=1:N] DATA using (of(i, "k")):(column("vanilla")):(column("vanilla_lo")):(column("vanilla_hi")) \
+       with yerrorlines pointtype SHAPE[i]-1 pointsize 1.2 dashtype 2 linewidth 1.5 linecolor rgb COLOR[i] notitle, \
+     NaN with linespoints pointtype 7 linewidth 2 linecolor rgb "#666666" title "against dense", \
+     NaN with linespoints pointtype 6 dashtype 2 linewidth 1.5 linecolor rgb "#666666" title "against vanilla"

@@ -1,7 +1,7 @@
-SELECT method AS series,
-       CAST(json_extract(params, '$.k') AS REAL) AS k,
-       speedup_dense, speedup_dense_lo, speedup_dense_hi,
-       speedup_vanilla, speedup_vanilla_lo, speedup_vanilla_hi
-FROM results
-WHERE experiment = ?1 AND status = 'ok' AND json_extract(params, '$.k') IS NOT NULL AND speedup_dense IS NOT NULL
-ORDER BY method, k;
+SELECT series, method, k,
+       avg(speedup_dense) AS dense, avg(speedup_dense_lo) AS dense_lo, avg(speedup_dense_hi) AS dense_hi,
+       avg(speedup_vanilla) AS vanilla, avg(speedup_vanilla_lo) AS vanilla_lo, avg(speedup_vanilla_hi) AS vanilla_hi
+FROM named
+WHERE k > 0 AND speedup_dense IS NOT NULL
+GROUP BY series, method, k
+ORDER BY series, k

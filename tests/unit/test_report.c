@@ -184,7 +184,7 @@ static void test_times__unit__fits_the_fastest(void **state) {
     const char *head, *text;
   } unit[] = {{3e-4, "attention ns", "300 [270, 330]"}, {0.0123, "attention us", "12.3 [11.1, 13.5]"}, {4, "attention ms", "4.00 [3.60, 4.40]"}, {12000, "attention s", "12.0 [10.8, 13.2]"}};
   for (int i = 0; i < 4; i++) {
-    char name[8];
+    char name[16];
     (void)snprintf(name, sizeof name, "u%d", i);
     results_put(s, &(results_row){.experiment = name, .method = "dense", .accuracy = 0.3, .ms = unit[i].ms, .vanilla = 2, .dense = 1, .error = 0, .mass = NAN});
     char *t = report_of(&(report_options){.experiment = name});

@@ -1,0 +1,15 @@
+# Error against attention time: down and left is better. The two exact attentions stand as vertical lines.
+eval heading("Error against attention time")
+set xlabel "attention time of one pass over the timed inputs, ms (log scale)"
+set ylabel "relative L2 error of the attention output (log scale)"
+set logscale xy
+eval marks("x", "1 2 3 5")
+eval marks("y", "1 2 5")
+plot for [i=1:N] DATA using (exact_at(i, "ms")):(Y_LO):(0):(y_at(0.955) - Y_LO) \
+       with vectors nohead dashtype 2 linewidth 1.5 linecolor rgb COLOR[i] notitle, \
+     for [i=1:N] DATA using (exact_at(i, "ms")):(y_at(0.98)):(strcol("method")) \
+       with labels center noenhanced font ",11" textcolor rgb COLOR[i] notitle, \
+     for [i=1:N] DATA using (of(i, "ms")):(column("error")) \
+       with linespoints pointtype SHAPE[i] pointsize 1.2 linewidth 2 linecolor rgb COLOR[i] title (exact(i) ? "" : NAME[i]), \
+     for [i=1:N] DATA using (of(i, "label_x")):(column("label_y")):(strcol("setting")) \
+       with labels center noenhanced font ",10" textcolor rgb COLOR[i] notitle

@@ -1,0 +1,26 @@
+-- What every figure selects from: the finished rows of one group (?1..?6), as `named` with `series` and `setting`.
+-- Rows of fewer examples and of older versions of a method stay out. The budget of a method is k, or else its only parameter
+-- that varies; setting tells the budget, series the method and whatever else varies.
+WITH finished AS MATERIALIZED (
+  SELECT *, iif(json_valid(params), params, '{}') AS given
+  FROM results
+  WHERE experiment = ?1 AND task = ?2 AND model = ?3 AND threads = CAST(?4 AS INTEGER) AND isa = ?5 AND machine_id = ?6 AND status = 'ok'
+), newest AS MATERIALIZED (
+  SELECT f.*, json_extract(given, '$.k') AS k
+  FROM finished f
+  WHERE examples IS (SELECT max(examples) FROM finished)
+    AND method_version = (SELECT method_version FROM finished o WHERE o.method = f.method ORDER BY created_utc DESC, attempt DESC LIMIT 1)
+), varying AS MATERIALIZED (
+  SELECT method, p.key FROM newest, json_each(given) p GROUP BY method, p.key HAVING count(DISTINCT p.value) > 1
+), budget AS MATERIALIZED (
+  SELECT n.method,
+         iif(max(k) IS NOT NULL, 'k', (SELECT max(key) FROM varying v WHERE v.method = n.method HAVING count(*) = 1)) AS key
+  FROM newest n GROUP BY n.method
+), named AS MATERIALIZED (
+  SELECT n.*,
+         n.method || coalesce((SELECT group_concat(' ' || p.key || '=' || p.value, '')
+                               FROM json_each(given) p JOIN varying v ON v.method = n.method AND v.key = p.key
+                               WHERE p.key IS NOT b.key), '') AS series,
+         (SELECT p.key || '=' || p.value FROM json_each(given) p WHERE p.key = b.key) AS setting
+  FROM newest n JOIN budget b ON b.method = n.method
+)
