@@ -1,0 +1,59 @@
+#!/bin/sh
+# Verbs report and plot from the command line: formats, files, exit codes, one line for each fault.
+. tests/cli/lib.sh
+
+db=$work/r.db
+export ICEBENCH_ALLOW_DEBUG=1
+ICEBENCH_DB=$db
+export ICEBENCH_DB
+"$ICEBENCH_BIN" attn --synth clustered:h=1,n=256,d=16,seed=1 --methods vanilla,dense,topk,iceformer --set 'topk.k=4|16' --rounds 2 --save -q >"$work/out" 2>"$work/err" ||
+  { broken setup "$(cat "$work/err")"; exit 1; }
+
+why=""
+run "$ICEBENCH_BIN" report
+[ "$code" -eq 0 ] || why="exit code $code"
+for text in '## attn: ' '| vanilla ' '| topk ' '| k=16 ' '**x dense**: ' '**measured on**: '; do
+  grep -qF -- "$text" "$work/out" || why="$why; '$text' is missing"
+done
+verdict report__markdown__rows_and_legend "$why"
+
+why=""
+"$ICEBENCH_BIN" report --format csv >"$work/csv"
+[ "$(wc -l <"$work/csv")" -eq 6 ] || why="$(wc -l <"$work/csv") lines of csv"
+head -n 1 "$work/csv" | grep -q '^experiment,task,model,method,params,seed,n,heads,head_dim,layers,causal,threads,isa,examples,partial,accuracy,' || why="$why; csv head: $(head -n 1 "$work/csv")"
+"$ICEBENCH_BIN" report --format json | grep -c '"method": ' | grep -qx 5 || why="$why; json"
+"$ICEBENCH_BIN" report --format html | grep -q '</html>' || why="$why; html"
+"$ICEBENCH_BIN" report --format latex --experiment attn | grep -q bottomrule || why="$why; latex"
+"$ICEBENCH_BIN" report --against paper | grep -q 'Nothing is published' || why="$why; against"
+verdict report__every_format__is_written "$why"
+
+why=""
+if command -v gnuplot >/dev/null; then
+  run "$ICEBENCH_BIN" plot --out "$work/charts"
+  [ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
+  for file in attn-error-k attn-error-time attn-speedup-k; do
+    [ -s "$work/charts/$file.svg" ] && [ -s "$work/charts/$file.gp" ] && [ -s "$work/charts/$file.dat" ] || why="$why; no $file"
+    grep -qF "$work/charts/$file.svg" "$work/out" || why="$why; $file is not named"
+  done
+  [ ! -e "$work/charts/attn-accuracy-time.svg" ] || why="$why; a chart of accuracy without accuracies"
+  verdict plot__all_figures__named_and_kept "$why"
+else
+  skipped plot__all_figures__named_and_kept "gnuplot is not installed"
+fi
+
+verdict report__unknown_format__refused "$(complains 2 'allowed md, csv, json, latex, html' report --format xml)"
+verdict report__unknown_rival__refused "$(complains 2 'allowed paper' report --against rumour)"
+verdict report__unknown_experiment__no_verdict "$(complains 6 "no results of experiment 'none'" report --experiment none)"
+verdict report__absent_database__says_how_to_make_one "$(complains 8 'icebench run makes' report --db "$work/none.db")"
+verdict plot__unknown_figure__refused "$(complains 2 'allowed accuracy-time' plot --figure pie --out "$work/charts")"
+verdict plot__unknown_terminal__refused "$(complains 2 'allowed svg, png, pdf' plot --terminal gif --out "$work/charts")"
+verdict plot__unknown_experiment__no_verdict "$(complains 6 'no rows for a chart' plot --experiment none --out "$work/charts")"
+echo text >"$work/file"
+verdict plot__folder_is_a_file__refused "$(complains 1 "$work/file" plot --out "$work/file/charts")"
+verdict report__no_database__refused "$(complains 8 'cut short' report --db "$work/file")"
+
+run sh -c "\"$ICEBENCH_BIN\" report --format csv >/dev/full"
+[ "$code" -eq 1 ] && why="" || why="exit code $code: $(cat "$work/err")"
+verdict report__full_disk__exit_code_1 "$why"
+
+exit $failed
