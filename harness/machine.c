@@ -2,6 +2,7 @@
 #include "harness/machine.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -29,20 +30,29 @@ static void proc_value(const char *path, const char *key, char *out, size_t size
   if (f) (void)fclose(f);
 }
 
-/* Data caches as the C library knows them; it answers 0 or -1 where the processor does not tell. */
-static void read_caches(char *out, size_t size, uint64_t *hash) {
-  static const struct {
-    int name;
-    const char *text;
-  } level[] = {{_SC_LEVEL1_DCACHE_SIZE, "L1d"}, {_SC_LEVEL2_CACHE_SIZE, "L2"}, {_SC_LEVEL3_CACHE_SIZE, "L3"}};
+/* One line of a file of the kernel about the caches of the first core; 0 when there is none. */
+static int cache_fact(int index, const char *name, char *out, size_t size) {
+  char path[96];
+  (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s", index, name);
+  FILE *f = fopen(path, "r");
+  const int got = f && fgets(out, (int)size, f) != NULL;
+  if (got) out[strcspn(out, "\n")] = 0;
+  if (f) (void)fclose(f);
+  return got;
+}
+
+/* Data caches as the kernel knows them. (sysconf of glibc 2.36 multiplies the L3 of some AMD processors.) */
+static void read_caches(char *out, size_t size) {
+  char level[16], type[32], bytes[32];
   size_t n = 0;
   copy(out, size, "unknown");
-  for (size_t i = 0; i < sizeof level / sizeof *level; i++) {
-    const long bytes = sysconf(level[i].name), kib = bytes / 1024;
-    *hash = attn_hash(*hash, (uint64_t)bytes, i);
-    if (kib <= 0 || n >= size) continue;
+  for (int i = 0; i < 16 && n < size; i++) {
+    if (!cache_fact(i, "level", level, sizeof level) || !cache_fact(i, "type", type, sizeof type) || !cache_fact(i, "size", bytes, sizeof bytes)) break;
+    const long kib = strtol(bytes, NULL, 10);
+    if (!strcmp(type, "Instruction") || kib <= 0) continue;
     const int mib = kib % 1024 == 0;
-    n += (size_t)snprintf(out + n, size - n, "%s%s %ld %s", n ? ", " : "", level[i].text, mib ? kib / 1024 : kib, mib ? "MiB" : "KiB");
+    n += (size_t)snprintf(out + n, size - n, "%sL%s%s %ld %s", n ? ", " : "", level, strcmp(type, "Data") ? "" : "d", mib ? kib / 1024 : kib,
+                          mib ? "MiB" : "KiB");
   }
 }
 
@@ -62,7 +72,8 @@ static void read_facts(machine_facts *m) {
   copy(m->version, sizeof m->version, ICE_VERSION);
   copy(m->variant, sizeof m->variant, ICE_VARIANT);
   uint64_t hash = attn_hash((uint64_t)m->cores, (uint64_t)(m->memory_bytes >> 28), 0);
-  read_caches(m->caches, sizeof m->caches, &hash);
+  read_caches(m->caches, sizeof m->caches);
+  for (const char *c = m->caches; *c; c++) hash = attn_hash(hash, (uint64_t)(unsigned char)*c, 1);
   for (const char *c = m->cpu; *c; c++) hash = attn_hash(hash, (uint64_t)(unsigned char)*c, 0);
   (void)snprintf(m->id, sizeof m->id, "%016llx", (unsigned long long)hash);
 }

@@ -76,7 +76,7 @@ static int drawn(const plot_point *p) { return isfinite(p->x) && isfinite(p->y);
 
 static double cost(const box *label, const plot_point *p, int n) {
   double sum = 0;
-  if (label->x - label->w / 2 < 0 || label->x + label->w / 2 > area_w || label->y - label->h / 2 < 0 || label->y + label->h / 2 > 0.95 * area_h)
+  if (label->x - label->w / 2 < 0 || label->x + label->w / 2 > area_w || label->y - label->h / 2 < 0 || label->y + label->h / 2 > 0.92 * area_h)
     return forbidden; /* the names of the exact attentions stand at the upper end */
   for (int i = 0; i < n && sum < forbidden; i++) {
     if (!drawn(p + i)) continue;

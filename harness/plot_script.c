@@ -85,6 +85,7 @@ static const char preamble[] =
     "# the same for the exact attentions only, which some figures draw as vertical lines\n"
     "exact(i) = METHOD[i] eq 'vanilla' || METHOD[i] eq 'dense'\n"
     "exact_at(i, name) = exact(i) ? of(i, name) : NaN\n"
+    "name_height(i) = METHOD[i] eq 'dense' ? 0.98 : 0.945\n"
     "\n";
 
 /* Half way to white. */

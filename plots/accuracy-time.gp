@@ -4,9 +4,9 @@ set xlabel "attention time of one pass over the timed inputs, ms (log scale)"
 set ylabel "accuracy, % (bars: 95 % interval)"
 set logscale x
 eval marks("x", "1 2 3 5")
-plot for [i=1:N] DATA using (exact_at(i, "ms")):(Y_LO):(0):(y_at(0.955) - Y_LO) \
+plot for [i=1:N] DATA using (exact_at(i, "ms")):(Y_LO):(0):(y_at(0.92) - Y_LO) \
        with vectors nohead dashtype 2 linewidth 1.5 linecolor rgb COLOR[i] notitle, \
-     for [i=1:N] DATA using (exact_at(i, "ms")):(y_at(0.98)):(strcol("method")) \
+     for [i=1:N] DATA using (exact_at(i, "ms")):(y_at(name_height(i))):(strcol("method")) \
        with labels center noenhanced font ",11" textcolor rgb COLOR[i] notitle, \
      for [i=1:N] DATA using (of(i, "ms")):(column("accuracy")):(column("accuracy_lo")):(column("accuracy_hi")) \
        with yerrorbars pointtype -1 linewidth 1 linecolor rgb PALE[i] notitle, \

@@ -3,7 +3,7 @@ eval heading("Error against the number of keys kept")
 set xlabel "k, keys kept per query (log scale)"
 set ylabel "error against exact attention (log scale)"
 set logscale xy
-eval marks("y", "1 2 5")
+eval marks("y", "1 2 3 5")
 set xtics (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 plot for [i=1:N] DATA using (of(i, "k")):(column("error")) \
        with linespoints pointtype SHAPE[i] pointsize 1.2 linewidth 2 linecolor rgb COLOR[i] title NAME[i], \

@@ -4,10 +4,10 @@ set xlabel "attention time of one pass over the timed inputs, ms (log scale)"
 set ylabel "relative L2 error of the attention output (log scale)"
 set logscale xy
 eval marks("x", "1 2 3 5")
-eval marks("y", "1 2 5")
-plot for [i=1:N] DATA using (exact_at(i, "ms")):(Y_LO):(0):(y_at(0.955) - Y_LO) \
+eval marks("y", "1 2 3 5")
+plot for [i=1:N] DATA using (exact_at(i, "ms")):(Y_LO):(0):(y_at(0.92) - Y_LO) \
        with vectors nohead dashtype 2 linewidth 1.5 linecolor rgb COLOR[i] notitle, \
-     for [i=1:N] DATA using (exact_at(i, "ms")):(y_at(0.98)):(strcol("method")) \
+     for [i=1:N] DATA using (exact_at(i, "ms")):(y_at(name_height(i))):(strcol("method")) \
        with labels center noenhanced font ",11" textcolor rgb COLOR[i] notitle, \
      for [i=1:N] DATA using (of(i, "ms")):(column("error")) \
        with linespoints pointtype SHAPE[i] pointsize 1.2 linewidth 2 linecolor rgb COLOR[i] title (exact(i) ? "" : NAME[i]), \

@@ -642,6 +642,17 @@ static void test_label__long__kept_whole(void **state) {
   assert_string_equal(ask_times("a"), want);
 }
 
+static void test_machine__caches__those_of_the_kernel(void **state) {
+  (void)state;
+  char first[32] = "", want[64];
+  FILE *f = fopen("/sys/devices/system/cpu/cpu0/cache/index0/size", "r"); /* the data cache of level 1, "32K" */
+  if (f && fgets(first, sizeof first, f)) (void)snprintf(want, sizeof want, "L1d %ld KiB", strtol(first, NULL, 10));
+  else (void)snprintf(want, sizeof want, "unknown");
+  if (f) (void)fclose(f);
+  assert_memory_equal(machine_get()->caches, want, strlen(want));
+  assert_int_equal(strlen(machine_get()->id), 16);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void) {
   const struct CMUnitTest tests[] = {
@@ -675,6 +686,7 @@ int main(void) {
       TEST(test_query__that_writes__refused),
       TEST(test_times__of_debug_builds__are_left_out_unless_allowed),
       TEST(test_label__long__kept_whole),
+      TEST(test_machine__caches__those_of_the_kernel),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
