@@ -88,12 +88,13 @@ test: deps ## install what is missing, build, run every test
 check-tests: $(B)/icebench $(TESTBIN) $(REPLAY) ## run the tests without looking for packages (TEST=name filters)
 	@B=$(B) tests/run.sh $(TEST)
 
-QUICK_DATA ?= datasets/data
+QUICK_DATA := datasets/data/lra/listops-1000
 QUICK_DB   := results/quickstart.db
 quickstart: deps ## install what is missing, build, run the ListOps experiment; table and charts
 	@$(MAKE) --no-print-directory all
-	@test -n "$(ICEBENCH_DATA_DIR)" || test -e $(QUICK_DATA)/lra/listops-1000/basic_test.tsv || \
-	  $(B)/icebench data make lra/listops --seed 7 --examples 2000 --out $(QUICK_DATA)
+	@# Made when absent or half made. Files without a generated.json are official ones, which stay.
+	@if test -e $(QUICK_DATA)/generated.json; then grep -q '"complete": true' $(QUICK_DATA)/generated.json; \
+	  else test -e $(QUICK_DATA)/basic_test.tsv; fi || $(B)/icebench data make lra/listops --seed 7 --examples 2000
 	@$(B)/icebench run configs/quickstart.yaml --db $(QUICK_DB)
 	@$(B)/icebench report --experiment quickstart --db $(QUICK_DB)
 	@$(B)/icebench plot --experiment quickstart --db $(QUICK_DB) --out plots/out
@@ -103,7 +104,7 @@ SHARE := $(DESTDIR)$(PREFIX)/share/icebench
 install: all ## install program, manual page, experiments and checkpoints (PREFIX=/usr/local)
 	install -D -m 755 $(B)/icebench $(DESTDIR)$(PREFIX)/bin/icebench
 	install -D -m 644 harness/icebench.1 $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1
-	@for f in $$(find configs plots models/checkpoints results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
+	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
 	  install -D -m 644 $$f $(SHARE)/$$f || exit 1; done
 
 uninstall: ## remove what install put there

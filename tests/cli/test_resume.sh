@@ -46,6 +46,17 @@ why=""
 [ -z "$why" ] || why="$why; $(head -n 1 "$work/moments")"
 verdict run__after_the_kills__has_every_cell_once "$why"
 
+# A cell of several seconds does not outlive a run that was killed.
+"$ICEBENCH_BIN" run "$work/x.yaml" --db "$work/l.db" -q --set measure.rounds=1000 --set measure.warmup=100 --set measure.inputs=4 --set measure.max_seconds=100000 --set examples=12 --filter method=topk >>"$work/log" 2>&1 &
+parent=$!
+while [ -e "/proc/$parent/exe" ] && [ -z "$(children $parent)" ]; do sleep 0.01; done
+cell=$(children $parent)
+kill -KILL $parent
+wait $parent 2>/dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do [ ! -e "/proc/$cell/exe" ] || sleep 0.05; done
+[ -n "$cell" ] && [ ! -e "/proc/$cell/exe" ] && why="" || why="cell '$cell' goes on alone"
+verdict kill__long_cell__dies_with_its_run "$why"
+
 # Two runs at once share the work; nothing is there twice and neither fails.
 rm -f "$db" "$db"-*
 "$ICEBENCH_BIN" run "$work/x.yaml" --db "$db" -q >"$work/one" 2>&1 &
