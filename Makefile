@@ -94,7 +94,7 @@ quickstart: deps ## install what is missing, build, run the ListOps experiment; 
 	@$(MAKE) --no-print-directory all
 	@# Made when absent or half made. Files without a generated.json are official ones, which stay.
 	@if test -e $(QUICK_DATA)/generated.json; then grep -q '"complete": true' $(QUICK_DATA)/generated.json; \
-	  else test -e $(QUICK_DATA)/basic_test.tsv; fi || $(B)/icebench data make lra/listops --seed 7 --examples 2000
+	  else test -e $(QUICK_DATA)/basic_test.tsv; fi || $(B)/icebench data make lra/listops --seed 7 --examples 2000 --out datasets/data
 	@$(B)/icebench run configs/quickstart.yaml --db $(QUICK_DB)
 	@$(B)/icebench report --experiment quickstart --db $(QUICK_DB)
 	@$(B)/icebench plot --experiment quickstart --db $(QUICK_DB) --out plots/out
