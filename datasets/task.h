@@ -15,6 +15,8 @@
 
 typedef enum task_split { TASK_TRAIN, TASK_DEV, TASK_TEST, TASK_SPLITS } task_split;
 
+enum { TASK_MAX_INPUTS = 2 };
+
 /** Examples of one split, as token ids. Owned by the caller of task_load(); free with task_data_free(). */
 typedef struct task_data {
   int64_t count;    /* examples                                                             */
@@ -79,6 +81,13 @@ static inline int64_t task_len(const task_data *d, int64_t e, int i) {
 }
 static inline const int32_t *task_ids(const task_data *d, int64_t e, int i) {
   return d->tokens + d->start[e * d->inputs + i];
+}
+/** All sequences of example e: ids and n hold d->inputs entries, of which there are at most TASK_MAX_INPUTS. */
+static inline void task_example(const task_data *d, int64_t e, const int32_t **ids, int64_t *n) {
+  for (int i = 0; i < d->inputs; i++) {
+    ids[i] = task_ids(d, e, i);
+    n[i] = task_len(d, e, i);
+  }
 }
 static inline const char *task_split_name(task_split s) {
   return s == TASK_TRAIN ? "train" : s == TASK_DEV ? "val" : "test";

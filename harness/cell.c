@@ -21,7 +21,7 @@
 #include "kernels/core/rng.h"
 #include "models/encoder.h"
 
-enum { MAX_INPUTS = 2, DRAW_EXAMPLES = 1, DRAW_TIMED = 2 };
+enum { DRAW_EXAMPLES = 1, DRAW_TIMED = 2 };
 
 typedef struct cell {
   const cell_job *job;
@@ -107,19 +107,13 @@ static int check_model(const cell *c, ice_err *e) {
   return ICE_OK;
 }
 
-static void *default_params(const attn_method *m) {
-  void *params = attn_calloc(m->params_size);
-  if (params) attn_params_default(m, params);
-  return params;
-}
-
 static int load(cell *c, ice_err *e) {
   c->task = task_find(c->job->task, e);
   c->method = c->task ? registry_find(c->job->method, e) : NULL;
   if (!c->method) return ICE_USAGE;
   c->vanilla = registry_find("vanilla", NULL);
   c->dense = registry_find("dense", NULL);
-  c->params = default_params(c->method);
+  c->params = registry_defaults(c->method);
   ICE_TRY(read_params(c, e));
   ICE_TRY(task_load(c->task, c->job->split, &c->data, e));
   ICE_TRY(choose(c, e));
@@ -155,12 +149,9 @@ static attn_status check_support(const cell *c) {
 /* One example through a run. */
 static int forward(const cell *c, encoder_run *run, int64_t item, float *logits, encoder_cost *cost,
                    void (*observer)(void *, const encoder_call *), void *ctx, ice_err *e) {
-  const int32_t *ids[MAX_INPUTS];
-  int64_t n[MAX_INPUTS];
-  for (int i = 0; i < c->data.inputs; i++) {
-    ids[i] = task_ids(&c->data, item, i);
-    n[i] = task_len(&c->data, item, i);
-  }
+  const int32_t *ids[TASK_MAX_INPUTS];
+  int64_t n[TASK_MAX_INPUTS];
+  task_example(&c->data, item, ids, n);
   return encoder_forward(run, ids, n, logits, cost, observer, ctx, e);
 }
 
@@ -247,7 +238,7 @@ static int bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
 
 static int bench_open(bench *b, const cell *c, const attn_method *m, ice_err *e) {
   *b = (bench){.c = c, .logits = malloc((size_t)c->model.cfg.classes * sizeof *b->logits)};
-  b->params = default_params(m);
+  b->params = registry_defaults(m);
   if (!b->logits || !b->params) return ice_fail(e, ICE_INTERNAL, "out of memory");
   const encoder_slot slot = {
       .method = m, .params = m == c->method ? c->params : b->params, .seed = c->job->seed, .threads = c->job->threads};

@@ -7,11 +7,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "harness/number.h"
 #include "harness/registry/registry.h"
+#include "kernels/core/clock.h"
 #include "kernels/micro/micro.h"
 #include "version.h"
 
@@ -126,11 +126,7 @@ int cli_print_json(struct json_t *value, ice_err *e) {
 
 /* --- progress ----------------------------------------------------------------------------------------------------- */
 
-static double now(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double now(void) { return 1e-9 * (double)attn_now_ns(); }
 
 void cli_progress_start(cli_progress *p, const char *what, int enabled) {
   *p = (cli_progress){.what = what, .started = now(), .enabled = enabled, .tty = isatty(STDERR_FILENO)};

@@ -71,9 +71,8 @@ static int show_main(const cli_common *common, int argc, char **argv, ice_err *e
   if (names != 1) return ice_fail(e, ICE_USAGE, "show: needs one method; see icebench list methods");
   const attn_method *m = registry_find(name, e);
   if (!m) return e->code;
-  void *params = attn_calloc(m->params_size);
+  void *params = registry_defaults(m);
   if (!params) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  attn_params_default(m, params);
   if (json)
     rc = cli_print_json(method_json(m, params), e);
   else

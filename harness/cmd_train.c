@@ -58,10 +58,9 @@ static int describe(const recipe *r, const char *params, const task_data *train,
 static int train_loaded(const cli_common *common, const recipe *r, int resume, const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
   const task *t = r->task;
   const attn_method *method = r->method;
-  void *params = attn_calloc(method->params_size);
+  void *params = registry_defaults(method);
   char *json = NULL, text[2048], seed[32];
   if (!params) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  attn_params_default(method, params);
   json = registry_params_json(method, params);
   int rc = json ? describe(r, json, train, dev, text, sizeof text, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc == ICE_OK) {

@@ -156,8 +156,7 @@ static int read_tasks(loader *l, yaml_node *n, ice_err *e) {
   return ICE_OK;
 }
 
-/* A model is a path when it looks like one, otherwise an id TASK/NAME below models/checkpoints. */
-static int is_path(const char *model) {
+int config_model_is_path(const char *model) {
   const char *dot = strrchr(model, '.');
   return model[0] == '/' || model[0] == '.' || (dot && strcmp(dot, ".safetensors") == 0);
 }
@@ -169,7 +168,7 @@ static int read_models(loader *l, yaml_node *n, ice_err *e) {
     const yaml_node *item = yaml_item(n, i);
     const char *model;
     ICE_TRY(yaml_string(item, &model, e));
-    if (!is_path(model) && strstr(model, ".."))
+    if (!config_model_is_path(model) && strstr(model, ".."))
       return yaml_fail(item, e, "allowed an id such as lra/listops/softmax, or a path");
   }
   return ICE_OK;
@@ -425,8 +424,7 @@ static void free_cell(config_cell *c) {
 static int add_cell(loader *l, config_cell c, const entry *en, const int *pick, ice_err *e) {
   c.method = en->method;
   c.params_json = NULL;
-  if (!(c.params = attn_calloc(en->method->params_size))) return no_memory(e);
-  attn_params_default(c.method, c.params);
+  if (!(c.params = registry_defaults(c.method))) return no_memory(e);
   for (int i = 0; i < en->n_sweeps; i++)
     memcpy((char *)c.params + en->sweep[i].param->offset, &en->sweep[i].value[pick[i]], sizeof(uint64_t));
   for (int i = 0; i < l->n_rules; i++)
@@ -458,7 +456,7 @@ static int add_product(loader *l, const config_cell *c, const entry *en, ice_err
 
 static int fits(const char *model, const task *t) {
   size_t n = strlen(t->name);
-  return is_path(model) || (strncmp(model, t->name, n) == 0 && model[n] == '/');
+  return config_model_is_path(model) || (strncmp(model, t->name, n) == 0 && model[n] == '/');
 }
 
 /* Number of pairs of task and model that fit; every task and every model must have a partner. */

@@ -45,6 +45,9 @@ int config_load(const char *file, const char *const *set, config_experiment *out
 /** The same from memory (for fuzzing); `name` stands in the messages. */
 int config_parse(const char *bytes, size_t n, const char *name, const char *const *set, config_experiment *out,
                  ice_err *e);
+/** A model is a path when it begins with / or . or ends in .safetensors, otherwise an id TASK/NAME below
+ *  models/checkpoints. */
+int config_model_is_path(const char *model);
 void config_free(config_experiment *x);
 /** Canonical JSON of everything of the cell that identifies its result (method version, threads, isa, data hash and model
  *  hash are added by the runner). To free(). */

@@ -3,19 +3,13 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "kernels/core/clock.h"
 #include "kernels/core/rng.h"
 
 const char *measure_phase_name(measure_phase p) {
   static const char *const name[MEASURE_PHASES] = {"attention", "build", "query", "model"};
   return name[p];
-}
-
-int64_t measure_now(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 int measure_order(int n, int round, uint64_t seed, int i) {
@@ -37,7 +31,7 @@ static int any_left(const measure_entrant *entrant, int n) {
 
 static void run_rounds(measure_entrant *entrant, int n, const measure_plan *plan, const int *column,
                        measure_times *spare, measure_result *r) {
-  int64_t (*now)(void) = plan->now ? plan->now : measure_now;
+  int64_t (*now)(void) = plan->now ? plan->now : attn_now_ns;
   for (int w = 0; w < plan->warmup; w++)
     for (int i = 0; i < n; i++) pass(entrant + i, w, spare);
   int64_t start = now(), last = 0, elapsed = 0;

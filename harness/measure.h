@@ -25,8 +25,6 @@ typedef enum measure_phase {
 
 /** Name of a phase in the database: "attention", "build", "query", "model". */
 const char *measure_phase_name(measure_phase p);
-/** CLOCK_MONOTONIC in nanoseconds. */
-int64_t measure_now(void);
 
 typedef struct measure_times {
   int64_t ns[MEASURE_PHASES]; /* -1: not measured */
@@ -47,7 +45,7 @@ typedef struct measure_plan {
   double max_seconds;                /* no round starts that would end later; the first always runs */
   uint64_t seed;                     /* of the order                                             */
   const volatile sig_atomic_t *stop; /* may be NULL; 1 ends the measurement after this round     */
-  int64_t (*now)(void);              /* clock of the budget; NULL: measure_now                   */
+  int64_t (*now)(void);              /* clock of the budget; NULL: attn_now_ns                   */
 } measure_plan;
 
 typedef struct measure_result {

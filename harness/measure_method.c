@@ -2,6 +2,7 @@
 #include "harness/measure_method.h"
 
 #include "kernels/core/alloc.h"
+#include "kernels/core/clock.h"
 #include "kernels/core/status.h"
 
 attn_status measure_method_open(measure_method *mm, const attn_method *m, const void *const *params, int variants,
@@ -34,16 +35,16 @@ attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, in
   ATTN_TRY(m->prepare(mm->plan, &in->pb, mm->params[0]));
   attn_alloc_reset_peak();
   size_t live = attn_alloc_counters().live_bytes;
-  int64_t t0 = measure_now();
+  int64_t t0 = attn_now_ns();
   attn_status status = m->build(mm->plan, in->k, in->v, in->kmask, mm->scratch);
-  int64_t build = measure_now() - t0;
+  int64_t build = attn_now_ns() - t0;
   size_t index = attn_alloc_counters().peak_bytes - live;
   for (int i = 0; i < mm->variants && status == ATTN_OK; i++) {
     int v = (first + i) % mm->variants;
     attn_stats plain = {0}, *s = st ? st + v : &plain;
-    int64_t t1 = measure_now();
+    int64_t t1 = attn_now_ns();
     status = m->forward(mm->plan, mm->params[v], in->q, out, mm->scratch, s);
-    int64_t query = measure_now() - t1, late = (int64_t)s->build_ns;
+    int64_t query = attn_now_ns() - t1, late = (int64_t)s->build_ns;
     if (cost)
       cost[v] = (measure_cost){.times = {{build + query, build + late, query - late, -1}},
                                .pairs = s->pairs,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "harness/registry/registry.h"
+#include "kernels/core/alloc.h"
 
 enum { MAX_SETTINGS = 64 };
 
@@ -150,10 +151,9 @@ static int add_row(measure_rows *rows, const attn_method *m, const setting *cons
   if (rows->n == MEASURE_MAX_ROWS)
     return ice_fail(e, ICE_USAGE, "--set: more than %d combinations", MEASURE_MAX_ROWS - 2);
   measure_row *row = rows->row + rows->n;
-  *row = (measure_row){.method = m, .column = -1, .params = calloc(1, m->params_size + 1)};
+  *row = (measure_row){.method = m, .column = -1, .params = registry_defaults(m)};
   rows->params[rows->n++] = row->params;
   if (!row->params) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  attn_params_default(m, row->params);
   char swept[1024] = "", value[64];
   for (int i = 0; i < n; i++) {
     const attn_param *p = pick[i]->param;
@@ -216,7 +216,7 @@ int measure_rows_create(measure_rows *rows, const char *methods, const char *con
 
 void measure_rows_destroy(measure_rows *rows) {
   for (int i = 0; i < rows->n; i++) {
-    free(rows->row[i].params);
+    attn_free(rows->row[i].params);
     free(rows->row[i].json);
     free(rows->row[i].swept);
   }

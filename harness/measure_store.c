@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/registry/registry.h"
+#include "kernels/core/alloc.h"
 
 static store_metric metric(const char *name, stats_interval v) {
   return (store_metric){.name = name, .value = v.value, .lo = v.lo, .hi = v.hi};
@@ -55,16 +56,15 @@ store_sample *measure_samples(const measure_result *r, measure_columns c, const 
 }
 
 void measure_brief(const attn_method *m, const void *params, char *out, size_t size) {
-  char *plain = calloc(1, m->params_size + 1), value[64];
+  char *plain = registry_defaults(m), value[64];
   size_t n = 0;
   out[0] = '\0';
-  if (plain) attn_params_default(m, plain);
   for (const attn_param *p = m->params; plain && p && p->key && n < size; p++) {
     if (strcmp(p->key, "k") && !memcmp(plain + p->offset, (const char *)params + p->offset, 8)) continue;
     registry_param_print(p, params, value, sizeof value);
     n += (size_t)snprintf(out + n, size - n, "%s%s=%s", n ? " " : "", p->key, value);
   }
-  free(plain);
+  attn_free(plain);
 }
 
 void measure_print_ns(double ns, char *out, size_t size) {

@@ -169,14 +169,6 @@ int npy_parse_f32(const uint8_t *bytes, size_t n, const char *name, npy_array *o
   return ICE_OK;
 }
 
-int npy_read_f32(const char *path, npy_array *out, ice_err *e) {
-  file_map map;
-  ICE_TRY(file_open_map(path, FILE_MAX, &map, e));
-  const int rc = npy_parse_f32(map.p, map.n, path, out, e);
-  file_close_map(&map);
-  return rc;
-}
-
 static int parse_mask(const uint8_t *bytes, size_t n, const char *name, npy_array *out, ice_err *e) {
   header h;
   ICE_TRY(read_header(bytes, n, name, &h, e));
@@ -194,13 +186,17 @@ static int parse_mask(const uint8_t *bytes, size_t n, const char *name, npy_arra
   return ICE_OK;
 }
 
-int npy_read_mask(const char *path, npy_array *out, ice_err *e) {
+static int read_file(const char *path, int (*parse)(const uint8_t *, size_t, const char *, npy_array *, ice_err *),
+                     npy_array *out, ice_err *e) {
   file_map map;
   ICE_TRY(file_open_map(path, FILE_MAX, &map, e));
-  const int rc = parse_mask(map.p, map.n, path, out, e);
+  const int rc = parse(map.p, map.n, path, out, e);
   file_close_map(&map);
   return rc;
 }
+
+int npy_read_f32(const char *path, npy_array *out, ice_err *e) { return read_file(path, npy_parse_f32, out, e); }
+int npy_read_mask(const char *path, npy_array *out, ice_err *e) { return read_file(path, parse_mask, out, e); }
 
 static int write_array(const char *path, const char *descr, int rank, const int64_t *shape, const void *v, ice_err *e) {
   char text[512];

@@ -92,8 +92,7 @@ static void put_params(const place *p) {
   const attn_method *m = NULL;
   for (int i = 0; registry_methods[i]; i++)
     if (!strcmp(registry_methods[i]->name, text(p, "method"))) m = registry_methods[i];
-  void *plain = m ? attn_calloc(m->params_size) : NULL;
-  if (plain) attn_params_default(m, plain);
+  void *plain = m ? registry_defaults(m) : NULL;
   char *defaults = plain ? registry_params_json(m, plain) : NULL, *out = NULL;
   size_t n = 0;
   FILE *f = open_memstream(&out, &n);

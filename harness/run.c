@@ -3,6 +3,7 @@
  * The database is written by this process alone, one transaction per cell. Killed at any moment, a run has lost at most the
  * cell at work: the next one finds the rest by their keys. */
 #include "harness/run.h"
+#include "kernels/core/clock.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -29,12 +30,6 @@ typedef struct run_state {
   int seen; /* cells looked at, finished ones included */
   run_summary *sum;
 } run_state;
-
-static int64_t utc_ms(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_REALTIME, &t);
-  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- One cell in a child. */
 
@@ -159,7 +154,7 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, int6
 /* ---- The loop. */
 
 static int run_one(run_state *r, const run_cell *c, ice_err *e) {
-  const int64_t started = utc_ms();
+  const int64_t started = attn_utc_ms();
   cell_result res = {0};
   run_outcome o = {0};
   if (c->needs_training && !r->p->x.allow_untrained_swap) {
@@ -185,13 +180,13 @@ static int run_one(run_state *r, const run_cell *c, ice_err *e) {
 
 static int should_stop(const run_state *r, int64_t started) {
   return (r->stop && *r->stop) || (r->o->stop_on_error && r->sum->failed) ||
-         (r->o->max_hours > 0.0 && (double)(measure_now() - started) > r->o->max_hours * 3600e9);
+         (r->o->max_hours > 0.0 && (double)(attn_now_ns() - started) > r->o->max_hours * 3600e9);
 }
 
 int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_atomic_t *stop, int verbose,
               run_summary *out, ice_err *e) {
   run_state r = {.p = p, .s = s, .o = o, .stop = stop, .verbose = verbose, .sum = out};
-  const int64_t started = measure_now();
+  const int64_t started = attn_now_ns();
   *out = (run_summary){0};
   const ssize_t n = readlink("/proc/self/exe", r.self, sizeof r.self - 1);
   if (n <= 0) return ice_fail(e, ICE_INTERNAL, "cannot find this program: /proc is not there");

@@ -2,6 +2,7 @@
  *
  * Two pipes come back: results, and the error stream, of which the last line is kept as the reason of a crash. The loop
  * wakes up every 20 ms to look at the clock, the stop flag and the resident set. */
+#include "kernels/core/clock.h"
 #include "harness/run_child.h"
 
 #include <errno.h>
@@ -162,7 +163,7 @@ static long long kernel_kills(void) {
   return kills;
 }
 
-static double seconds_since(int64_t t) { return (double)(measure_now() - t) * 1e-9; }
+static double seconds_since(int64_t t) { return (double)(attn_now_ns() - t) * 1e-9; }
 
 /* Lets it run until it ends or has to be ended; returns why it had to, or RUN_RESULT. */
 static run_end watch(child *c, const volatile sig_atomic_t *stop) {
@@ -252,7 +253,7 @@ static void judge(child *c, int status, run_end end, long long kills, run_outcom
 
 int run_child(const char *const *argv, const char *input, const run_limits *limits, const volatile sig_atomic_t *stop,
               int forward_errors, run_outcome *out, ice_err *e) {
-  child c = {.out.fd = -1, .err.fd = -1, .limits = limits, .forward = forward_errors, .started = measure_now()};
+  child c = {.out.fd = -1, .err.fd = -1, .limits = limits, .forward = forward_errors, .started = attn_now_ns()};
   struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
   *out = (run_outcome){0};
   const long long kills = kernel_kills();
@@ -262,7 +263,7 @@ int run_child(const char *const *argv, const char *input, const run_limits *limi
     run_end end = watch(&c, stop);
     int status = collect(&c, &end, stop);
     judge(&c, status, end, kills, out);
-    out->wall_ms = (measure_now() - c.started) / 1000000;
+    out->wall_ms = (attn_now_ns() - c.started) / 1000000;
     out->peak_gib = c.peak_gib;
     out->output = c.out.p;
     out->output_bytes = c.out.n;

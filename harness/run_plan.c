@@ -45,7 +45,7 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
 /* An id lies below models/checkpoints of the shared folder, or of the working folder; a path is itself. */
 static int find_model(run_model *m, ice_err *e) {
   const char *root[] = {cli_share_dir(), "."};
-  const int path = strchr("./~", m->name[0]) != NULL || strstr(m->name, ".safetensors");
+  const int path = config_model_is_path(m->name);
   for (int i = 0; i < (path ? 1 : 2); i++) {
     int n = path ? snprintf(m->path, sizeof m->path, "%s", m->name)
                  : snprintf(m->path, sizeof m->path, "%s/models/checkpoints/%s.safetensors", root[i], m->name);
@@ -287,7 +287,7 @@ double run_guess_bytes(const run_plan *p, const run_cell *c) {
   double most = 0.0;
   for (int i = 0; i < 3; i++) {
     if (!method[i]) continue;
-    void *plain = attn_calloc(method[i]->params_size);
+    void *plain = registry_defaults(method[i]);
     const void *params = i == 0 ? c->cell->params : plain;
     const attn_problem pb = {.b = 1,
                              .h = m->heads,
@@ -299,7 +299,6 @@ double run_guess_bytes(const run_plan *p, const run_cell *c) {
                              .scale = 1.0f,
                              .threads = p->x.threads};
     attn_mem need = {0};
-    if (plain) attn_params_default(method[i], plain);
     if (plain && attn_check(method[i], &pb, params) == ATTN_OK && method[i]->sizes(&pb, params, &need) == ATTN_OK)
       most += (double)need.plan + (double)need.scratch;
     attn_free(plain);

@@ -20,6 +20,7 @@
 
 #include "harness/machine.h"
 #include "harness/sql.h"
+#include "kernels/core/clock.h"
 #include "kernels/core/fileio.h"
 
 int store_patience_ms = 10000;
@@ -29,12 +30,6 @@ struct store {
   char *path;
   int writes;
 };
-
-static int64_t now_ms(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_REALTIME, &t);
-  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* --- errors ------------------------------------------------------------------------------------------------------- */
 
@@ -175,10 +170,10 @@ static int make_folder_of(const char *path, ice_err *e) {
 /* Turns the write-ahead log on. Here SQLite does not always wait for others by itself. */
 static int begin_log(store *s, ice_err *e) {
   const struct timespec pause = {.tv_nsec = 20000000};
-  for (const int64_t until = now_ms() + store_patience_ms;;) {
+  for (const int64_t until = attn_utc_ms() + store_patience_ms;;) {
     const int rc = sqlite3_exec(s->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) & 0xff;
     if (rc == SQLITE_OK) break;
-    if ((rc != SQLITE_BUSY && rc != SQLITE_LOCKED) || now_ms() >= until) return db_fail(s, "opening", e);
+    if ((rc != SQLITE_BUSY && rc != SQLITE_LOCKED) || attn_utc_ms() >= until) return db_fail(s, "opening", e);
     (void)nanosleep(&pause, NULL);
   }
   return execute(s, "PRAGMA wal_autocheckpoint = 1", "opening", e);
@@ -340,7 +335,7 @@ static int retire(store *s, const store_cell *c, int force, int64_t *attempt, ic
   if (rc != ICE_OK) return rc;
   ICE_TRY(prepare(s, &t, "UPDATE attempt SET replaced_utc_ms = ?2 WHERE key = ?1 AND replaced_utc_ms IS NULL", e));
   bind_text(&t, c->key);
-  bind_int(&t, now_ms());
+  bind_int(&t, attn_utc_ms());
   rc = step_done(&t, "replacing a row", e);
   finish(&t);
   return rc;

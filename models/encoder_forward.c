@@ -7,9 +7,9 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 #include "kernels/core/alloc.h"
+#include "kernels/core/clock.h"
 #include "kernels/core/rng.h"
 #include "models/network.h"
 
@@ -25,12 +25,6 @@ struct encoder_run {
   void *plan, *scratch; /* grown on demand, outside the clock */
   size_t plan_bytes, scratch_bytes;
 };
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 int encoder_run_create(encoder_run **out, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e) {
   *out = NULL;
@@ -120,11 +114,11 @@ static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
   attn_stats stats = {0};
   attn_alloc_reset_peak();
   size_t live = attn_alloc_counters().live_bytes;
-  uint64_t t0 = now_ns();
+  uint64_t t0 = (uint64_t)attn_now_ns();
   st = me->build(r->plan, call.k, call.v, NULL, r->scratch);
-  uint64_t t1 = now_ns();
+  uint64_t t1 = (uint64_t)attn_now_ns();
   if (st == ATTN_OK) st = me->forward(r->plan, slot->params, call.q, out, r->scratch, &stats);
-  uint64_t t2 = now_ns();
+  uint64_t t2 = (uint64_t)attn_now_ns();
   size_t index = attn_alloc_counters().peak_bytes - live;
   if (me->release) me->release(r->plan);
   if (st != ATTN_OK) return method_error(slot, st, e);
@@ -162,18 +156,18 @@ static int encode(encoder_run *r, const int32_t *ids, int64_t n, float *pooled, 
   const encoder_config *c = &r->m->cfg;
   layer_acts *s = &r->acts;
   const int64_t blocks = (n + ROW_BLOCK - 1) / ROW_BLOCK;
-  uint64_t t0 = now_ns();
+  uint64_t t0 = (uint64_t)attn_now_ns();
   network_embed(&r->net, ids, n, r->x[0]);
-  *model_ns += now_ns() - t0;
+  *model_ns += (uint64_t)attn_now_ns() - t0;
   for (int l = 0; l < c->layers; l++) {
     const layer_weights *w = &r->net.layer[l];
     s->x = r->x[l % 2];
     s->y = r->x[(l + 1) % 2];
-    t0 = now_ns();
+    t0 = (uint64_t)attn_now_ns();
 #pragma omp parallel for num_threads(r->slot.threads) schedule(static)
     for (int64_t i = 0; i < blocks; i++)
       layer_before_attention(mk, w, s, i * ROW_BLOCK, i + 1 < blocks ? (i + 1) * ROW_BLOCK : n);
-    *model_ns += now_ns() - t0;
+    *model_ns += (uint64_t)attn_now_ns() - t0;
     encoder_cost one = {0};
     ICE_TRY(attend(r, l, n, &one, observer, ctx, e));
     *model_ns += one.attention_ns;
@@ -185,15 +179,15 @@ static int encode(encoder_run *r, const int32_t *ids, int64_t n, float *pooled, 
       cost->layer_ns[l] += one.attention_ns;
       if (one.peak_bytes > cost->peak_bytes) cost->peak_bytes = one.peak_bytes;
     }
-    t0 = now_ns();
+    t0 = (uint64_t)attn_now_ns();
 #pragma omp parallel for num_threads(r->slot.threads) schedule(static)
     for (int64_t i = 0; i < blocks; i++)
       layer_after_attention(mk, w, s, i * ROW_BLOCK, i + 1 < blocks ? (i + 1) * ROW_BLOCK : n, (layer_drop){0});
-    *model_ns += now_ns() - t0;
+    *model_ns += (uint64_t)attn_now_ns() - t0;
   }
-  t0 = now_ns();
+  t0 = (uint64_t)attn_now_ns();
   network_pool(mk, &r->net, n, r->x[c->layers % 2], s->c, s->mean1, s->rstd1, pooled);
-  *model_ns += now_ns() - t0;
+  *model_ns += (uint64_t)attn_now_ns() - t0;
   return ICE_OK;
 }
 
@@ -206,10 +200,10 @@ int encoder_forward(encoder_run *r, const int32_t *const *ids, const int64_t *n,
     ICE_TRY(check_ids(c, ids[i], n[i], r->n_max, e));
     ICE_TRY(encode(r, ids[i], n[i], pooled + i * c->width, cost, observer, ctx, &model_ns, e));
   }
-  uint64_t t0 = now_ns();
+  uint64_t t0 = (uint64_t)attn_now_ns();
   network_features(&r->net, pooled, features);
   network_head(attn_micro_get(), &r->net, features, hidden, logits);
-  model_ns += now_ns() - t0;
+  model_ns += (uint64_t)attn_now_ns() - t0;
   if (cost) cost->model_ns += model_ns;
   for (int k = 0; k < c->classes; k++)
     if (!isfinite(logits[k]))

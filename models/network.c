@@ -116,7 +116,7 @@ static void bind_linear(void *ctx, const char *name, int layer, int64_t out, int
   const float *wt = b->net->packed ? b->net->packed + b->packed : NULL;
   *linear_slot(b->net, layer, slot) = (linear){.in = in, .out = out, .w = b->p, .b = b->p + out * in, .wt = wt};
   b->p += out * in + out;
-  b->packed += attn_panels(b->mk, out) * b->mk->panel * in;
+  b->packed += attn_padded(b->mk, out) * in;
 }
 static void bind_norm(void *ctx, const char *name, int layer, int64_t width, int slot) {
   (void)name;
@@ -139,7 +139,7 @@ static void pack_linear(void *ctx, const char *name, int layer, int64_t out, int
   (void)name;
   binder *b = ctx;
   attn_pack_transposed(b->mk, out, in, linear_slot(b->net, layer, slot)->w, in, NULL, 1.0f, b->net->packed + b->packed);
-  b->packed += attn_panels(b->mk, out) * b->mk->panel * in;
+  b->packed += attn_padded(b->mk, out) * in;
 }
 static void pack_norm(void *ctx, const char *name, int layer, int64_t width, int slot) {
   (void)ctx, (void)name, (void)layer, (void)width, (void)slot;

@@ -13,10 +13,10 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "kernels/core/alloc.h"
+#include "kernels/core/clock.h"
 #include "kernels/core/fileio.h"
 #include "kernels/core/rng.h"
 #include "models/network.h"
@@ -120,10 +120,10 @@ static int gradients(trainer *t, int64_t step, ice_err *e) {
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic, 1)
   for (int k = 0; k < c->batch; k++) {
     const int64_t i = t->order[k], item = t->item[i];
-    const int32_t *ids[2] = {task_ids(t->train, item, 0), NULL};
-    int64_t n[2] = {task_len(t->train, item, 0), 0};
-    if (t->train->inputs == 2) ids[1] = task_ids(t->train, item, 1), n[1] = task_len(t->train, item, 1);
+    const int32_t *ids[TASK_MAX_INPUTS];
+    int64_t n[TASK_MAX_INPUTS];
     int correct;
+    task_example(t->train, item, ids, n);
     clear_slot(t, t->slots + i * t->model.n_params, t->rows[i]);
     attn_status st =
         sequence_gradient(t->seq[omp_get_thread_num()], &t->net, ids, n, t->train->label[item], 1.0f / (float)c->batch,
@@ -180,10 +180,10 @@ static int evaluate(trainer *t, double *accuracy, ice_err *e) {
 #pragma omp parallel for num_threads(t->cfg->threads) schedule(dynamic, 4) reduction(+ : hits)
   for (int64_t item = 0; item < d->count; item++) {
     float logits[65536];
-    const int32_t *ids[2] = {task_ids(d, item, 0), NULL};
-    int64_t n[2] = {task_len(d, item, 0), 0};
-    if (d->inputs == 2) ids[1] = task_ids(d, item, 1), n[1] = task_len(d, item, 1);
+    const int32_t *ids[TASK_MAX_INPUTS];
+    int64_t n[TASK_MAX_INPUTS];
     ice_err own = {0};
+    task_example(d, item, ids, n);
     if (encoder_forward(t->run[omp_get_thread_num()], ids, n, logits, NULL, NULL, NULL, &own) != ICE_OK) {
 #pragma omp critical
       rc = ice_fail(e, own.code, "dev example %lld: %s", (long long)item, own.text);
@@ -341,14 +341,8 @@ static int begin(trainer *t, int resume, ice_err *e) {
 
 /* --- the loop ------------------------------------------------------------------------------------------------- */
 
-static double now(void) {
-  struct timespec ts;
-  (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-  return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
-}
-
 /* Logs and reports after a step, evaluating when it is time. */
-static int after_step(trainer *t, double lr, double started, int64_t first, void (*report)(void *, const train_event *),
+static int after_step(trainer *t, double lr, int64_t started, int64_t first, void (*report)(void *, const train_event *),
                       void *ctx, ice_err *e) {
   const train_config *c = t->cfg;
   train_state *s = &t->state;
@@ -365,7 +359,7 @@ static int after_step(trainer *t, double lr, double started, int64_t first, void
     }
   }
   ICE_TRY(train_log_row(t->log, t->log_path, s->step, lr, ev.loss, ev.dev_accuracy, e));
-  const double seconds = now() - started, steps = (double)(s->step - first);
+  const double seconds = 1e-9 * (double)(attn_now_ns() - started), steps = (double)(s->step - first);
   ev.best_accuracy = s->best_accuracy < 0.0 ? NAN : s->best_accuracy;
   ev.best_step = s->best_step;
   ev.sequences_per_second = steps * c->batch / seconds;
@@ -378,7 +372,7 @@ static int loop(trainer *t, const volatile sig_atomic_t *stop, int *stopped,
                 void (*report)(void *, const train_event *), void *ctx, ice_err *e) {
   const train_config *c = t->cfg;
   train_state *s = &t->state;
-  const double started = now();
+  const int64_t started = attn_now_ns();
   const int64_t first = s->step;
   while (s->step < c->steps) {
     double lr, beta1;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "harness/number.h"
+#include "kernels/core/alloc.h"
 
 #define ATTN_METHOD(id) extern const attn_method attn_method_##id;
 #include "harness/registry/methods.def"
@@ -159,6 +160,12 @@ void registry_param_print(const attn_param *p, const void *params, char *out, si
     (void)snprintf(out, size, "%s", p->choices[whole]);
   else
     (void)snprintf(out, size, "%lld", (long long)whole);
+}
+
+void *registry_defaults(const attn_method *m) {
+  void *params = attn_calloc(m->params_size);
+  if (params) attn_params_default(m, params);
+  return params;
 }
 
 char *registry_params_json(const attn_method *m, const void *params) {

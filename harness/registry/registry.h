@@ -17,6 +17,8 @@ int registry_param_set(const attn_method *m, const attn_param *p, const char *te
 void registry_param_allowed(const attn_param *p, char *out, size_t size);
 /** Value of a parameter as registry_param_set() reads it. */
 void registry_param_print(const attn_param *p, const void *params, char *out, size_t size);
+/** A parameter struct with the defaults; to attn_free(), NULL when out of memory. */
+void *registry_defaults(const attn_method *m);
 /** Canonical JSON of a parameter struct, keys in the order of the table: {"k":20,"comp":2,...}. Returns a string to
  *  free(), NULL when out of memory. Reals print with the fewest digits that read back equal. */
 char *registry_params_json(const attn_method *m, const void *params);

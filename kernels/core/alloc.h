@@ -20,6 +20,12 @@ size_t attn_round(size_t n);
 /** a*b and a+b that saturate at SIZE_MAX, so that an impossible size fails in attn_alloc() and not before. */
 size_t attn_mul(size_t a, size_t b);
 size_t attn_add(size_t a, size_t b);
+/** The next `bytes` of a block, rounded up; *p moves behind them. */
+static inline void *attn_carve(char **p, size_t bytes) {
+  void *at = *p;
+  *p += attn_round(bytes);
+  return at;
+}
 
 typedef struct attn_alloc_count {
   uint64_t calls;                /* attn_alloc calls so far, whole process */

@@ -8,16 +8,15 @@
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
 
-static int64_t padded(const attn_micro *mk, int64_t n) { return attn_panels(mk, n) * mk->panel; }
 /* Panels of keys when every cell begins a new one. */
 static int64_t most_panels(const attn_micro *mk, int64_t cells, int64_t nk) { return attn_panels(mk, nk) + cells; }
 
 /* Both walk the same list: floats of each array, in order. */
 enum { ARRAYS = 13 };
 static void floats_of(const attn_micro *mk, int64_t cells, int64_t nk, int64_t d, int64_t dv, int64_t size[ARRAYS]) {
-  const int64_t list[ARRAYS] = {cells + 1, nk,    nk,    cells + 1, cells * d, padded(mk, cells) * d, cells,
+  const int64_t list[ARRAYS] = {cells + 1, nk,    nk,    cells + 1, cells * d, attn_padded(mk, cells) * d, cells,
                                 cells,     cells, cells, most_panels(mk, cells, nk) * mk->panel * d,
-                                nk * padded(mk, dv), cells * dv};
+                                nk * attn_padded(mk, dv), cells * dv};
   memcpy(size, list, sizeof list);
 }
 
@@ -65,7 +64,7 @@ void attn_cells_pack_means(attn_cells *c, const attn_micro *mk) {
 
 void attn_cells_assign(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const int32_t *idx,
                        int64_t i0, int64_t i1, float *tmp) {
-  const int64_t rows = i1 - i0, ld = padded(mk, c->cells);
+  const int64_t rows = i1 - i0, ld = attn_padded(mk, c->cells);
   float *keys = tmp, *score = tmp + rows * c->d, best;
   for (int64_t i = 0; i < rows; i++) memcpy(keys + i * c->d, k + idx[i0 + i] * ks, (size_t)c->d * sizeof(float));
   mk->gemm(rows, c->cells, c->d, keys, c->d, 1, c->mean_t, mk->panel, mk->panel * c->d, score, ld, 0);
@@ -97,7 +96,7 @@ void attn_cells_means(attn_cells *c, const attn_micro *mk, const float *k, ptrdi
 
 void attn_cells_pack(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const float *v, ptrdiff_t vs,
                      int64_t c0, int64_t c1, float *tmp) {
-  const int64_t d = c->d, dv = c->dv, wo = padded(mk, dv);
+  const int64_t d = c->d, dv = c->dv, wo = attn_padded(mk, dv);
   for (int64_t i = c0; i < c1; i++) {
     const int64_t first = c->start[i], count = c->start[i + 1] - first;
     const int32_t *order = c->order + first;

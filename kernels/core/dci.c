@@ -30,24 +30,18 @@ enum { EXPONENT_MIN = -150, EXPONENT_MAX = 140 }; /* of norms of finite keys of 
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
-static void *carve(char **p, size_t bytes) {
-  void *at = *p;
-  *p += attn_round(bytes);
-  return at;
-}
-
 static void carve_index(dci *x, char **p, const dci_shape *s, int64_t n) {
   const size_t ints = (size_t)(n + 1) * sizeof(int32_t), floats = (size_t)n * sizeof(float);
-  x->id = carve(p, ints);
-  x->child = carve(p, ints);
-  x->size = carve(p, ints);
-  x->depth = carve(p, ints);
-  x->parent = carve(p, ints);
-  x->rank = carve(p, ints);
-  x->slot = carve(p, ints);
-  x->last = carve(p, floats);
-  x->key = carve(p, attn_mul(floats, (size_t)s->d));
-  x->projection = carve(p, attn_mul(floats, (size_t)(s->comp * s->simp)));
+  x->id = attn_carve(p, ints);
+  x->child = attn_carve(p, ints);
+  x->size = attn_carve(p, ints);
+  x->depth = attn_carve(p, ints);
+  x->parent = attn_carve(p, ints);
+  x->rank = attn_carve(p, ints);
+  x->slot = attn_carve(p, ints);
+  x->last = attn_carve(p, floats);
+  x->key = attn_carve(p, attn_mul(floats, (size_t)s->d));
+  x->projection = attn_carve(p, attn_mul(floats, (size_t)(s->comp * s->simp)));
 }
 
 size_t dci_bytes(const dci_shape *s, int64_t n) {
@@ -75,16 +69,16 @@ size_t dci_work_bytes(const dci_shape *s, int64_t n) {
 void dci_work_carve(dci_work *w, const dci_shape *s, void *p, int64_t n) {
   char *at = p;
   const size_t rows = (size_t)n, wide = rows * (size_t)s->simp;
-  w->order = carve(&at, wide * sizeof(uint64_t));
-  w->spare = carve(&at, wide * sizeof(uint64_t));
-  w->delta = carve(&at, wide * sizeof(float));
-  w->when = carve(&at, rows * sizeof(uint32_t));
-  w->candidate = carve(&at, rows * sizeof(int32_t));
-  w->front = carve(&at, rows * sizeof(int32_t));
-  w->score = carve(&at, rows * sizeof(float));
-  w->projection = carve(&at, (size_t)(s->comp * s->simp) * sizeof(float));
-  w->key = carve(&at, (size_t)s->d * sizeof(float));
-  w->hit = carve(&at, rows * sizeof(attn_hit));
+  w->order = attn_carve(&at, wide * sizeof(uint64_t));
+  w->spare = attn_carve(&at, wide * sizeof(uint64_t));
+  w->delta = attn_carve(&at, wide * sizeof(float));
+  w->when = attn_carve(&at, rows * sizeof(uint32_t));
+  w->candidate = attn_carve(&at, rows * sizeof(int32_t));
+  w->front = attn_carve(&at, rows * sizeof(int32_t));
+  w->score = attn_carve(&at, rows * sizeof(float));
+  w->projection = attn_carve(&at, (size_t)(s->comp * s->simp) * sizeof(float));
+  w->key = attn_carve(&at, (size_t)s->d * sizeof(float));
+  w->hit = attn_carve(&at, rows * sizeof(attn_hit));
 }
 
 /* --- small tools -------------------------------------------------------------------------------------------------- */

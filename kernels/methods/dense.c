@@ -16,14 +16,13 @@
 
 #include "kernels/attn.h"
 #include "kernels/core/alloc.h"
+#include "kernels/core/finite.h"
 #include "kernels/core/rng.h"
+#include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/methods/dense.h"
 #include "kernels/micro/micro.h"
-
-#define LOG2E 1.44269504088896340736
-#define LN2 0.69314718055994530942
 
 enum {
   BLOCK_Q = 96, /* query rows of a task; a multiple of every register tile */
@@ -51,7 +50,7 @@ typedef struct dense_scratch { /* one thread's */
 } dense_scratch;
 
 static size_t scratch_floats(const attn_problem *pb, const attn_micro *mk) {
-  int64_t o = attn_panels(mk, pb->dv) * mk->panel;
+  int64_t o = attn_padded(mk, pb->dv);
   return (size_t)BLOCK_Q * (size_t)(pb->d + o + 1 + 16) + (size_t)MAX_ROWS * (size_t)lds(pb->d);
 }
 
@@ -60,7 +59,7 @@ static dense_scratch scratch_of(void *scratch, const attn_problem *pb, const att
   float *p = (float *)(void *)((char *)scratch + (size_t)thread * bytes);
   dense_scratch s;
   s.s = p, p += MAX_ROWS * lds(pb->d);
-  s.o = p, p += BLOCK_Q * attn_panels(mk, pb->dv) * mk->panel;
+  s.o = p, p += BLOCK_Q * attn_padded(mk, pb->dv);
   s.l = p, p += BLOCK_Q * 16;
   s.q = p, p += BLOCK_Q * pb->d;
   s.m = p;
@@ -70,9 +69,9 @@ static dense_scratch scratch_of(void *scratch, const attn_problem *pb, const att
 static attn_status dense_sizes(const attn_problem *pb, const void *params, attn_mem *need) {
   (void)params;
   const attn_micro *mk = attn_micro_get();
-  size_t heads = attn_mul((size_t)pb->b, (size_t)pb->hkv), panel = (size_t)mk->panel;
-  size_t kt = attn_mul(attn_mul((size_t)attn_panels(mk, pb->nk), panel), (size_t)pb->d);
-  size_t v = attn_mul(attn_mul((size_t)attn_panels(mk, pb->dv), panel), (size_t)pb->nk);
+  size_t heads = attn_mul((size_t)pb->b, (size_t)pb->hkv);
+  size_t kt = attn_mul((size_t)attn_padded(mk, pb->nk), (size_t)pb->d);
+  size_t v = attn_mul((size_t)attn_padded(mk, pb->dv), (size_t)pb->nk);
   size_t plan = attn_round(sizeof(dense_plan));
   plan = attn_add(plan, attn_round(attn_mul((size_t)pb->b, sizeof(int64_t))));
   plan = attn_add(plan, attn_round(attn_mul(attn_mul((size_t)pb->b, (size_t)pb->nk), sizeof(int32_t))));
@@ -84,34 +83,22 @@ static attn_status dense_sizes(const attn_problem *pb, const void *params, attn_
   return ATTN_OK;
 }
 
-static void *carve(char **p, size_t bytes) {
-  void *at = *p;
-  *p += attn_round(bytes);
-  return at;
-}
-
 static attn_status dense_prepare(void *plan, const attn_problem *pb, const void *params) {
   (void)params;
   ATTN_FAIL_IF(!plan || (uintptr_t)plan % ATTN_ALIGN, ATTN_ERR_ARG, "dense: plan is null or not 64-byte aligned");
   const attn_micro *mk = attn_micro_get();
   char *at = plan;
-  dense_plan *pl = carve(&at, sizeof *pl);
+  dense_plan *pl = attn_carve(&at, sizeof *pl);
   *pl = (dense_plan){.pb = *pb, .mk = mk};
-  pl->kt_stride = attn_panels(mk, pb->nk) * mk->panel * pb->d;
-  pl->v_stride = attn_panels(mk, pb->dv) * mk->panel * pb->nk;
+  pl->kt_stride = attn_padded(mk, pb->nk) * pb->d;
+  pl->v_stride = attn_padded(mk, pb->dv) * pb->nk;
   int64_t heads = pb->b * pb->hkv;
-  pl->count = carve(&at, (size_t)pb->b * sizeof(int64_t));
-  pl->idx = carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
-  pl->wild = carve(&at, (size_t)heads);
-  pl->kt = carve(&at, (size_t)(heads * pl->kt_stride) * sizeof(float));
-  pl->v = carve(&at, (size_t)(heads * pl->v_stride) * sizeof(float));
+  pl->count = attn_carve(&at, (size_t)pb->b * sizeof(int64_t));
+  pl->idx = attn_carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
+  pl->wild = attn_carve(&at, (size_t)heads);
+  pl->kt = attn_carve(&at, (size_t)(heads * pl->kt_stride) * sizeof(float));
+  pl->v = attn_carve(&at, (size_t)(heads * pl->v_stride) * sizeof(float));
   return ATTN_OK;
-}
-
-static uint8_t any_wild(int64_t n, const float *x) {
-  for (int64_t i = 0; i < n; i++)
-    if (!isfinite(x[i])) return 1;
-  return 0;
 }
 
 static attn_status dense_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
@@ -130,7 +117,7 @@ static attn_status dense_build(void *plan, attn_view k, attn_view v, const uint8
     const int32_t *idx = pl->idx + ib * pb->nk;
     attn_pack_transposed(pl->mk, n, pb->d, k.p + ib * k.sb + ih * k.sh, k.sn, idx, 1.0f, pl->kt + task * pl->kt_stride);
     attn_pack_panels(pl->mk, n, pb->dv, v.p + ib * v.sb + ih * v.sh, v.sn, idx, pl->v + task * pl->v_stride);
-    pl->wild[task] = any_wild(attn_panels(pl->mk, pb->dv) * pl->mk->panel * n, pl->v + task * pl->v_stride);
+    pl->wild[task] = (uint8_t)!attn_all_finite(attn_padded(pl->mk, pb->dv) * n, pl->v + task * pl->v_stride);
   }
   pl->built = 1;
   return ATTN_OK;
@@ -150,7 +137,7 @@ static void attend_tile(const dense_plan *pl, const dense_head *hd, int64_t rows
                         int64_t row0, int64_t j0, const dense_scratch *sc) {
   const attn_problem *pb = &pl->pb;
   const attn_micro *mk = pl->mk;
-  const int64_t bk = block_k(pb->d), ld = lds(pb->d), wo = attn_panels(mk, pb->dv) * mk->panel;
+  const int64_t bk = block_k(pb->d), ld = lds(pb->d), wo = attn_padded(mk, pb->dv);
   int64_t most = 0, least = hd->kept;
   for (int64_t i = 0; i < rows; i++) {
     if (prefix[i] > most) most = prefix[i];
@@ -182,7 +169,7 @@ static void attend_block(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i
                          const dense_scratch *sc, float drop, uint64_t key, float *lse, uint64_t *pairs) {
   const attn_problem *pb = &pl->pb;
   const attn_micro *mk = pl->mk;
-  const int64_t rows = pb->nq - i0 < BLOCK_Q ? pb->nq - i0 : BLOCK_Q, wo = attn_panels(mk, pb->dv) * mk->panel;
+  const int64_t rows = pb->nq - i0 < BLOCK_Q ? pb->nq - i0 : BLOCK_Q, wo = attn_padded(mk, pb->dv);
   const int64_t kv = ib * pb->hkv + ih / (pb->h / pb->hkv), kept = pl->count[ib];
   const dense_head hd = {.kt = pl->kt + kv * pl->kt_stride,
                          .v = pl->v + kv * pl->v_stride,
@@ -205,13 +192,11 @@ static void attend_block(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i
     for (int64_t i = 0; i < rows; i += mk->rows)
       attend_tile(pl, &hd, rows - i < mk->rows ? rows - i : mk->rows, prefix + i, i, i0 + i, j0, sc);
   for (int64_t i = 0; i < rows; i++) {
-    float sum = 0.0f, *to = out.p + ib * out.sb + ih * out.sh + (i0 + i) * out.sn;
-    for (int lane = 0; lane < 16; lane++) sum += sc->l[i * 16 + lane];
+    float *to = out.p + ib * out.sb + ih * out.sh + (i0 + i) * out.sn;
+    const float sum = attn_lane_sum(sc->l + i * 16);
     float inv = sum != 0.0f ? 1.0f / sum : 0.0f; /* no visible key, or only scores of -inf: zeros */
     for (int64_t t = 0; t < pb->dv; t++) to[t] = sc->o[i * wo + t] * inv;
-    if (lse)
-      lse[(ib * pb->h + ih) * pb->nq + i0 + i] =
-          sum != 0.0f ? (float)(((double)sc->m[i] + log2((double)sum)) * LN2) : -INFINITY;
+    if (lse) lse[(ib * pb->h + ih) * pb->nq + i0 + i] = attn_lse(sc->m[i], sum);
   }
 }
 
@@ -247,7 +232,7 @@ static attn_status dense_forward(const void *plan, const void *params, attn_view
   return attn_dense_run(plan, q, out, scratch, 0.0f, 0, st ? st->lse : NULL, st ? &st->pairs : NULL);
 }
 
-attn_status attn_dense_report(const void *plan, const attn_stats *st) {
+void attn_dense_report(const void *plan, const attn_stats *st) {
   const dense_plan *pl = plan;
   const attn_problem *pb = &pl->pb;
   for (int64_t row = 0; row < pb->b * pb->h * pb->nq; row++) {
@@ -255,7 +240,6 @@ attn_status attn_dense_report(const void *plan, const attn_stats *st) {
     const int32_t *idx = pl->idx + ib * pb->nk;
     st->on_keys(st->ctx, ib, ih, iq, idx, attn_prefix(pb, idx, pl->count[ib], iq));
   }
-  return ATTN_OK;
 }
 
 static void dense_release(void *plan) { (void)plan; }

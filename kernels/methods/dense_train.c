@@ -15,12 +15,11 @@
 
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
+#include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/methods/dense.h"
 #include "kernels/micro/micro.h"
-
-#define LOG2E 1.44269504088896340736
 
 enum { ROWS = 48, COLS = 128, LD = COLS + 16 };
 
@@ -34,8 +33,8 @@ typedef struct grad_scratch { /* one thread's */
 } grad_scratch;
 
 static size_t grad_floats(const attn_problem *pb, const attn_micro *mk) {
-  size_t keys = (size_t)(attn_panels(mk, pb->nk) * mk->panel), d = (size_t)pb->d, dv = (size_t)pb->dv;
-  size_t dp = (size_t)(attn_panels(mk, pb->d) * mk->panel);
+  size_t keys = (size_t)(attn_padded(mk, pb->nk)), d = (size_t)pb->d, dv = (size_t)pb->dv;
+  size_t dp = (size_t)(attn_padded(mk, pb->d));
   size_t per_key = d + dv + dp + d + dv + 1;
   return attn_add(attn_mul(keys, per_key), ROWS * (2 * d + 2 * LD));
 }
@@ -47,10 +46,10 @@ static grad_scratch *grad_scratch_of(void *scratch, const attn_problem *pb, cons
   char *at = (char *)scratch + (size_t)thread * grad_bytes(pb, mk);
   grad_scratch *sc = (grad_scratch *)(void *)at;
   float *p = (float *)(void *)(at + attn_round(sizeof *sc));
-  int64_t keys = attn_panels(mk, pb->nk) * mk->panel;
+  int64_t keys = attn_padded(mk, pb->nk);
   sc->kt = p, p += keys * pb->d;
   sc->vt = p, p += keys * pb->dv;
-  sc->k = p, p += keys * attn_panels(mk, pb->d) * mk->panel;
+  sc->k = p, p += keys * attn_padded(mk, pb->d);
   sc->dk = p, p += keys * pb->d;
   sc->dv = p, p += keys * pb->dv;
   sc->idx = (int32_t *)(void *)p, p += keys;

@@ -23,19 +23,18 @@
 #include "kernels/core/alloc.h"
 #include "kernels/core/cells.h"
 #include "kernels/core/rng.h"
+#include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/methods/dense.h"
 #include "kernels/micro/micro.h"
 
-#define LOG2E 1.44269504088896340736
-#define LN2 0.69314718055994530942
-
 enum {
   GROUP = 24,     /* queries that visit the same cells; a multiple of every register tile */
   SLAB = 256,     /* keys of a cell scored at once                                        */
   LD = SLAB + 16, /* row stride of their scores                                           */
-  BLOCK = 96      /* keys or queries routed at once                                       */
+  BLOCK = 96,     /* keys or queries routed at once                                       */
+  PART = 16       /* cells of a task while building                                       */
 };
 
 typedef struct icecells_params {
@@ -54,7 +53,6 @@ typedef struct icecells_plan {
   attn_cells *head;  /* [b * hkv] */
 } icecells_plan;
 
-static int64_t padded(const attn_micro *mk, int64_t n) { return attn_panels(mk, n) * mk->panel; }
 static int64_t cells_of(const attn_problem *pb, const icecells_params *p) { return (pb->nk + p->cell - 1) / p->cell; }
 static int is_dense(const attn_problem *pb, const icecells_params *p) { return pb->nk < p->dense_below || pb->nk < 2; }
 
@@ -70,13 +68,13 @@ typedef struct icecells_scratch { /* one thread's */
 } icecells_scratch;
 
 static size_t thread_floats(const attn_problem *pb, const attn_micro *mk, int64_t cells) {
-  const int64_t pc = padded(mk, cells);
-  return (size_t)(GROUP * (pb->d + padded(mk, pb->dv) + 1 + 16 + 2 * pc + LD) + 2 * pc + BLOCK * (pb->d + pc));
+  const int64_t pc = attn_padded(mk, cells);
+  return (size_t)(GROUP * (pb->d + attn_padded(mk, pb->dv) + 1 + 16 + 2 * pc + LD) + 2 * pc + BLOCK * (pb->d + pc));
 }
 
 static icecells_scratch scratch_of(char *scratch, const attn_problem *pb, const attn_micro *mk, int64_t cells,
                                    int thread) {
-  const int64_t pc = padded(mk, cells);
+  const int64_t pc = attn_padded(mk, cells);
   float *p = (float *)(void *)(scratch + (size_t)thread * attn_round(thread_floats(pb, mk, cells) * sizeof(float)));
   icecells_scratch s;
   s.estimate = p, p += GROUP * pc;
@@ -84,7 +82,7 @@ static icecells_scratch scratch_of(char *scratch, const attn_problem *pb, const 
   s.priority = p, p += pc;
   s.near = (int32_t *)(void *)p, p += pc;
   s.s = p, p += GROUP * LD;
-  s.o = p, p += GROUP * padded(mk, pb->dv);
+  s.o = p, p += GROUP * attn_padded(mk, pb->dv);
   s.l = p, p += GROUP * 16;
   s.q = p, p += GROUP * pb->d;
   s.route = p, p += BLOCK * (pb->d + pc);
@@ -142,9 +140,9 @@ static attn_status icecells_prepare(void *plan, const attn_problem *pb, const vo
   if (pl->dense) return attn_method_dense.prepare(dense_plan_of(pl), pb, NULL);
   pl->cells = cells_of(pb, &pl->params);
   char *at = dense_plan_of(pl);
-  pl->idx = (int32_t *)(void *)at, at += attn_round((size_t)(pb->b * pb->nk) * sizeof(int32_t));
-  pl->kept = (int64_t *)(void *)at, at += attn_round((size_t)pb->b * sizeof(int64_t));
-  pl->head = (attn_cells *)(void *)at, at += attn_round((size_t)(pb->b * pb->hkv) * sizeof(attn_cells));
+  pl->idx = attn_carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
+  pl->kept = attn_carve(&at, (size_t)pb->b * sizeof(int64_t));
+  pl->head = attn_carve(&at, (size_t)(pb->b * pb->hkv) * sizeof(attn_cells));
   const size_t per_head = attn_round(attn_cells_floats(mk, pl->cells, pb->nk, pb->d, pb->dv) * sizeof(float));
   for (int64_t i = 0; i < pb->b * pb->hkv; i++, at += per_head)
     attn_cells_carve(&pl->head[i], mk, (float *)(void *)at, pl->cells, pb->nk, pb->d, pb->dv);
@@ -157,7 +155,7 @@ static attn_status icecells_prepare(void *plan, const attn_problem *pb, const vo
  * of threads. */
 static void lloyd_step(icecells_plan *pl, attn_view k, char *scratch) {
   const attn_problem *pb = &pl->pb;
-  const int64_t heads = pb->b * pb->hkv, blocks = (pb->nk + BLOCK - 1) / BLOCK, parts = (pl->cells + 15) / 16;
+  const int64_t heads = pb->b * pb->hkv, blocks = (pb->nk + BLOCK - 1) / BLOCK, parts = (pl->cells + PART - 1) / PART;
 #pragma omp parallel num_threads(pb->threads)
   {
     icecells_scratch sc = scratch_of(scratch, pb, pl->mk, pl->cells, omp_get_thread_num());
@@ -172,7 +170,7 @@ static void lloyd_step(icecells_plan *pl, attn_view k, char *scratch) {
     for (int64_t i = 0; i < heads; i++) attn_cells_sort(&pl->head[i], pl->mk, pl->idx + i / pb->hkv * pb->nk);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < heads * parts; task++) {
-      const int64_t i = task / parts, c0 = task % parts * 16, c1 = c0 + 16 < pl->cells ? c0 + 16 : pl->cells;
+      const int64_t i = task / parts, c0 = task % parts * PART, c1 = c0 + PART < pl->cells ? c0 + PART : pl->cells;
       attn_cells_means(&pl->head[i], pl->mk, k.p + i / pb->hkv * k.sb + i % pb->hkv * k.sh, k.sn, c0, c1);
     }
 #pragma omp for schedule(dynamic)
@@ -189,7 +187,7 @@ static attn_status icecells_build(void *plan, attn_view k, attn_view v, const ui
   ATTN_FAIL_IF(k.sn < pb->d || v.sn < pb->dv, ATTN_ERR_SHAPE,
                "icecells: key stride %td or value stride %td below the widths %lld, %lld", k.sn, v.sn, (long long)pb->d,
                (long long)pb->dv);
-  const int64_t heads = pb->b * pb->hkv, parts = (pl->cells + 15) / 16;
+  const int64_t heads = pb->b * pb->hkv, parts = (pl->cells + PART - 1) / PART;
   for (int64_t ib = 0; ib < pb->b; ib++)
     pl->kept[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
   for (int64_t i = 0; i < heads; i++)
@@ -202,7 +200,7 @@ static attn_status icecells_build(void *plan, attn_view k, attn_view v, const ui
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < heads * parts; task++) {
       const int64_t i = task / parts, ib = i / pb->hkv, ih = i % pb->hkv;
-      const int64_t c0 = task % parts * 16, c1 = c0 + 16 < pl->cells ? c0 + 16 : pl->cells;
+      const int64_t c0 = task % parts * PART, c1 = c0 + PART < pl->cells ? c0 + PART : pl->cells;
       attn_cells_pack(&pl->head[i], pl->mk, k.p + ib * k.sb + ih * k.sh, k.sn, v.p + ib * v.sb + ih * v.sh, v.sn, c0, c1,
                       sc.route);
     }
@@ -217,7 +215,7 @@ static attn_status icecells_build(void *plan, attn_view k, attn_view v, const ui
 static void route_block(const icecells_plan *pl, const attn_cells *c, const float *q, ptrdiff_t qs, int64_t i0,
                         int64_t i1, float *tmp, int32_t *first, int32_t *second) {
   const attn_micro *mk = pl->mk;
-  const int64_t d = pl->pb.d, rows = i1 - i0, ld = padded(mk, c->cells);
+  const int64_t d = pl->pb.d, rows = i1 - i0, ld = attn_padded(mk, c->cells);
   const float factor = (float)(pl->pb.scale * LOG2E);
   float *scaled = tmp, *score = tmp + rows * d, best;
   for (int64_t i = 0; i < rows; i++)
@@ -248,7 +246,7 @@ static void sort_by(int64_t n, int64_t cells, const int32_t *key, const int32_t 
  * never more than the radius allows: q.k <= q.mean + |q| radius. */
 static void estimate(const icecells_plan *pl, const attn_cells *c, int64_t rows, const icecells_scratch *sc) {
   const attn_micro *mk = pl->mk;
-  const int64_t d = pl->pb.d, ld = padded(mk, c->cells);
+  const int64_t d = pl->pb.d, ld = attn_padded(mk, c->cells);
   mk->gemm(rows, c->cells, d, sc->q, d, 1, c->mean_t, mk->panel, mk->panel * d, sc->estimate, ld, 0);
   for (int64_t i = 0; i < rows; i++) {
     const float *q = sc->q + i * d, square = fminf(mk->dot(d, q, q), FLT_MAX), length = sqrtf(square);
@@ -265,15 +263,14 @@ static void estimate(const icecells_plan *pl, const attn_cells *c, int64_t rows,
 static int64_t choose_near(const icecells_plan *pl, const icecells_params *p, const attn_cells *c, int64_t rows,
                            const icecells_scratch *sc) {
   const attn_micro *mk = pl->mk;
-  const int64_t ld = padded(mk, c->cells);
+  const int64_t ld = attn_padded(mk, c->cells);
   float inverse[GROUP], total = 0.0f, covered = 0.0f, best;
   memcpy(sc->share, sc->estimate, (size_t)(rows * ld) * sizeof(float));
   for (int64_t i = 0; i < rows; i++) sc->m[i] = -INFINITY;
   memset(sc->l, 0, (size_t)rows * 16 * sizeof(float));
   mk->softmax_block(rows, c->cells, sc->share, ld, NULL, sc->m, sc->l, sc->o, 0, 0);
   for (int64_t i = 0; i < rows; i++) {
-    float sum = 0.0f;
-    for (int lane = 0; lane < 16; lane++) sum += sc->l[i * 16 + lane];
+    const float sum = attn_lane_sum(sc->l + i * 16);
     const int sane = sum > 0.0f && sum < INFINITY;
     if (!sane) memset(sc->share + i * ld, 0, (size_t)c->cells * sizeof(float)); /* NaN or infinity stays in its row */
     inverse[i] = sane ? 1.0f / sum : 0.0f;
@@ -296,7 +293,7 @@ static int64_t choose_near(const icecells_plan *pl, const icecells_params *p, co
 static void attend_far(const icecells_plan *pl, const icecells_params *p, const attn_cells *c, int64_t rows,
                        int64_t near, const icecells_scratch *sc) {
   const attn_micro *mk = pl->mk;
-  const int64_t ld = padded(mk, c->cells), wo = padded(mk, pl->pb.dv);
+  const int64_t ld = attn_padded(mk, c->cells), wo = attn_padded(mk, pl->pb.dv);
   for (int64_t i = 0; i < rows; i++) sc->m[i] = -INFINITY;
   memset(sc->l, 0, (size_t)rows * 16 * sizeof(float));
   memset(sc->o, 0, (size_t)(rows * wo) * sizeof(float));
@@ -310,7 +307,7 @@ static void attend_far(const icecells_plan *pl, const icecells_params *p, const 
 static void attend_cell(const icecells_plan *pl, const attn_cells *c, int64_t cell, int64_t rows,
                         const icecells_scratch *sc) {
   const attn_micro *mk = pl->mk;
-  const int64_t d = pl->pb.d, wo = padded(mk, pl->pb.dv), count = c->start[cell + 1] - c->start[cell];
+  const int64_t d = pl->pb.d, wo = attn_padded(mk, pl->pb.dv), count = c->start[cell + 1] - c->start[cell];
   const float *kt = c->kt + (int64_t)c->panel[cell] * mk->panel * d, *v = c->v + c->start[cell] * wo;
   for (int64_t j0 = 0; j0 < count; j0 += SLAB) {
     const int64_t cols = count - j0 < SLAB ? count - j0 : SLAB;
@@ -333,7 +330,7 @@ static uint64_t attend_group(const icecells_call *call, const attn_cells *c, int
                              const int32_t *query, const icecells_scratch *sc) {
   const icecells_plan *pl = call->pl;
   const attn_problem *pb = &pl->pb;
-  const int64_t wo = padded(pl->mk, pb->dv);
+  const int64_t wo = attn_padded(pl->mk, pb->dv);
   const float factor = (float)(pb->scale * LOG2E);
   for (int64_t i = 0; i < rows; i++) {
     const float *row = call->q.p + ib * call->q.sb + ih * call->q.sh + query[i] * call->q.sn;
@@ -352,13 +349,11 @@ static uint64_t attend_group(const icecells_call *call, const attn_cells *c, int
         call->st->on_keys(call->st->ctx, ib, ih, query[i], c->order + c->start[cell], count);
   }
   for (int64_t i = 0; i < rows; i++) {
-    float sum = 0.0f, *to = call->out.p + ib * call->out.sb + ih * call->out.sh + query[i] * call->out.sn;
-    for (int lane = 0; lane < 16; lane++) sum += sc->l[i * 16 + lane];
+    float *to = call->out.p + ib * call->out.sb + ih * call->out.sh + query[i] * call->out.sn;
+    const float sum = attn_lane_sum(sc->l + i * 16);
     const float inv = sum != 0.0f ? 1.0f / sum : 0.0f; /* no key kept: zeros */
     for (int64_t t = 0; t < pb->dv; t++) to[t] = sc->o[i * wo + t] * inv;
-    if (call->st && call->st->lse)
-      call->st->lse[(ib * pb->h + ih) * pb->nq + query[i]] =
-          sum != 0.0f ? (float)(((double)sc->m[i] + log2((double)sum)) * LN2) : -INFINITY;
+    if (call->st && call->st->lse) call->st->lse[(ib * pb->h + ih) * pb->nq + query[i]] = attn_lse(sc->m[i], sum);
   }
   return pairs;
 }
@@ -366,8 +361,8 @@ static uint64_t attend_group(const icecells_call *call, const attn_cells *c, int
 /* "dense" with every kept key reported. */
 static attn_status forward_dense(const icecells_plan *pl, attn_view q, attn_viewm out, void *scratch, attn_stats *st) {
   ATTN_TRY(attn_method_dense.forward(dense_plan_of(pl), NULL, q, out, scratch, st));
-  if (!st || !st->on_keys) return ATTN_OK;
-  return attn_dense_report(dense_plan_of(pl), st);
+  if (st && st->on_keys) attn_dense_report(dense_plan_of(pl), st);
+  return ATTN_OK;
 }
 
 static attn_status icecells_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch,

@@ -20,6 +20,7 @@
 #include "kernels/attn.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/dci.h"
+#include "kernels/core/finite.h"
 #include "kernels/core/rng.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
@@ -123,9 +124,9 @@ static iceformer_scratch scratch_of(void *scratch, const attn_problem *pb, const
   iceformer_scratch s;
   dci_work_carve(&s.work, shape, at, widest_of(pb));
   at += dci_work_bytes(shape, widest_of(pb));
-  s.hit = (attn_hit *)(void *)at, at += attn_round(rows * sizeof(attn_hit));
-  s.key = (int32_t *)(void *)at, at += attn_round(rows * sizeof(int32_t));
-  s.weight = (float *)(void *)at, at += attn_round(rows * sizeof(float));
+  s.hit = attn_carve(&at, rows * sizeof(attn_hit));
+  s.key = attn_carve(&at, rows * sizeof(int32_t));
+  s.weight = attn_carve(&at, rows * sizeof(float));
   s.q = (float *)(void *)at;
   return s;
 }
@@ -156,10 +157,10 @@ static attn_status iceformer_prepare(void *plan, const attn_problem *pb, const v
   *pl = (iceformer_plan){.pb = *pb, .mk = attn_micro_get(), .shape = shape_of(pb, params), .ranges = ranges_of(pb)};
   const int64_t heads = pb->b * pb->hkv, row = (int64_t)pl->shape.comp * pl->shape.simp * (pb->d + 1);
   char *at = (char *)plan + attn_round(sizeof *pl);
-  pl->idx = (int32_t *)(void *)at, at += attn_round((size_t)(pb->b * pb->nk) * sizeof(int32_t));
-  pl->kept = (int64_t *)(void *)at, at += attn_round((size_t)pb->b * sizeof(int64_t));
-  pl->direction = (float *)(void *)at, at += attn_round((size_t)(heads * row) * sizeof(float));
-  pl->index = (dci *)(void *)at, at += attn_round((size_t)(heads * pl->ranges) * sizeof(dci));
+  pl->idx = attn_carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
+  pl->kept = attn_carve(&at, (size_t)pb->b * sizeof(int64_t));
+  pl->direction = attn_carve(&at, (size_t)(heads * row) * sizeof(float));
+  pl->index = attn_carve(&at, (size_t)(heads * pl->ranges) * sizeof(dci));
   for (int64_t i = 0; i < heads * pl->ranges; i++) {
     const int64_t head = i / pl->ranges, room = range_at(pb, i % pl->ranges).width;
     if (i % pl->ranges == 0) dci_directions(&pl->shape, attn_hash(pb->seed, (uint64_t)head, KEY_DIRECTIONS), pl->direction + head * row);
@@ -195,16 +196,6 @@ static job job_of(const iceformer_plan *pl, int64_t i) {
   return j;
 }
 
-static int all_finite(int64_t n, const float *x) {
-  uint32_t bad = 0;
-  for (int64_t t = 0; t < n; t++) {
-    uint32_t bits;
-    memcpy(&bits, x + t, sizeof bits);
-    bad |= (bits & 0x7f800000u) == 0x7f800000u;
-  }
-  return !bad;
-}
-
 static attn_status check_keys(const iceformer_plan *pl) {
   const attn_problem *pb = &pl->pb;
   const int64_t rows = pb->b * pb->hkv * pb->nk;
@@ -212,7 +203,7 @@ static attn_status check_keys(const iceformer_plan *pl) {
 #pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(min : bad)
   for (int64_t row = 0; row < rows; row++) {
     const int64_t ib = row / (pb->hkv * pb->nk), ih = row / pb->nk % pb->hkv, r = row % pb->nk;
-    if (r < pl->kept[ib] && !all_finite(pb->d, pl->k.p + ib * pl->k.sb + ih * pl->k.sh + pl->idx[ib * pb->nk + r] * pl->k.sn))
+    if (r < pl->kept[ib] && !attn_all_finite(pb->d, pl->k.p + ib * pl->k.sb + ih * pl->k.sh + pl->idx[ib * pb->nk + r] * pl->k.sn))
       bad = row < bad ? row : bad;
   }
   ATTN_FAIL_IF(bad < rows, ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld holds a NaN or infinity, allowed finite numbers",
@@ -355,7 +346,7 @@ static attn_status check_queries(const attn_problem *pb, attn_view q) {
 #pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(min : bad)
   for (int64_t row = 0; row < rows; row++) {
     const int64_t ib = row / (pb->h * pb->nq), ih = row / pb->nq % pb->h, iq = row % pb->nq;
-    if (!all_finite(pb->d, q.p + ib * q.sb + ih * q.sh + iq * q.sn)) bad = row < bad ? row : bad;
+    if (!attn_all_finite(pb->d, q.p + ib * q.sb + ih * q.sh + iq * q.sn)) bad = row < bad ? row : bad;
   }
   ATTN_FAIL_IF(bad < rows, ATTN_ERR_NUMERIC, "iceformer: query %lld of head %lld holds a NaN or infinity, allowed finite numbers",
                (long long)(bad % pb->nq), (long long)(bad / pb->nq % pb->h));

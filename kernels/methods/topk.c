@@ -15,12 +15,10 @@
 #include "kernels/attn.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/select.h"
+#include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/micro/micro.h"
-
-#define LOG2E 1.44269504088896340736
-#define LN2 0.69314718055994530942
 
 enum {
   BLOCK_Q = 96,      /* query rows of a task; a multiple of every register tile */
@@ -80,7 +78,7 @@ static attn_status topk_sizes(const attn_problem *pb, const void *params, attn_m
   (void)params;
   const attn_micro *mk = attn_micro_get();
   const size_t heads = attn_mul((size_t)pb->b, (size_t)pb->hkv);
-  const size_t kt = attn_mul(attn_mul((size_t)attn_panels(mk, pb->nk), (size_t)mk->panel), (size_t)pb->d);
+  const size_t kt = attn_mul((size_t)attn_padded(mk, pb->nk), (size_t)pb->d);
   size_t plan = attn_round(sizeof(topk_plan));
   plan = attn_add(plan, attn_round(attn_mul((size_t)pb->b, sizeof(int64_t))));
   plan = attn_add(plan, attn_round(attn_mul(attn_mul((size_t)pb->b, (size_t)pb->nk), sizeof(int32_t))));
@@ -94,10 +92,10 @@ static attn_status topk_prepare(void *plan, const attn_problem *pb, const void *
   ATTN_FAIL_IF(!plan || (uintptr_t)plan % ATTN_ALIGN, ATTN_ERR_ARG, "topk: plan is null or not 64-byte aligned");
   topk_plan *pl = plan;
   *pl = (topk_plan){.pb = *pb, .mk = attn_micro_get()};
-  pl->kt_stride = attn_panels(pl->mk, pb->nk) * pl->mk->panel * pb->d;
+  pl->kt_stride = attn_padded(pl->mk, pb->nk) * pb->d;
   char *at = (char *)plan + attn_round(sizeof *pl);
-  pl->count = (int64_t *)(void *)at, at += attn_round((size_t)pb->b * sizeof(int64_t));
-  pl->idx = (int32_t *)(void *)at, at += attn_round((size_t)(pb->b * pb->nk) * sizeof(int32_t));
+  pl->count = attn_carve(&at, (size_t)pb->b * sizeof(int64_t));
+  pl->idx = attn_carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
   pl->kt = (float *)(void *)at;
   return ATTN_OK;
 }
@@ -174,17 +172,16 @@ static void attend(const topk_call *c, int64_t ib, int64_t ih, int64_t iq, const
   const attn_problem *pb = &pl->pb;
   const attn_micro *mk = pl->mk;
   const float *v = pl->v.p + ib * pl->v.sb + ih / (pb->h / pb->hkv) * pl->v.sh;
-  float top = -INFINITY, lanes[16] = {0}, sum = 0.0f, *to = c->out.p + ib * c->out.sb + ih * c->out.sh + iq * c->out.sn;
+  float top = -INFINITY, lanes[16] = {0}, *to = c->out.p + ib * c->out.sb + ih * c->out.sh + iq * c->out.sn;
   for (int64_t i = 0; i < l->count; i++) sc->weight[i] = l->hit[i].score, sc->key[i] = l->hit[i].id;
   mk->softmax_block(1, l->count, sc->weight, l->count, NULL, &top, lanes, sc->o, 0, 0);
-  for (int lane = 0; lane < 16; lane++) sum += lanes[lane];
+  const float sum = attn_lane_sum(lanes);
   memset(sc->o, 0, (size_t)pb->dv * sizeof(float));
   for (int64_t i = 0; i < l->count; i++) mk->axpy(pb->dv, sc->weight[i], v + sc->key[i] * pl->v.sn, sc->o);
   const float inv = 1.0f / sum; /* no visible key, or only scores of -inf: zeros */
   for (int64_t t = 0; t < pb->dv; t++) to[t] = sum != 0.0f ? sc->o[t] * inv : 0.0f;
   if (c->st && c->st->on_keys && l->count) c->st->on_keys(c->st->ctx, ib, ih, iq, sc->key, l->count);
-  if (c->st && c->st->lse)
-    c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = sum != 0.0f ? (float)(((double)top + log2((double)sum)) * LN2) : -INFINITY;
+  if (c->st && c->st->lse) c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = attn_lse(top, sum);
 }
 
 /* Up to a register tile of rows from i0 on, their scaled queries at q. Returns the products evaluated. */

@@ -19,12 +19,11 @@
 #include "kernels/attn.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/blas.h"
+#include "kernels/core/finite.h"
+#include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/micro/micro.h"
-
-#define LOG2E 1.44269504088896340736
-#define LN2 0.69314718055994530942
 
 enum { SLAB = 128 }; /* query rows of a task */
 
@@ -67,8 +66,8 @@ static attn_status vanilla_prepare(void *plan, const attn_problem *pb, const voi
   vanilla_plan *pl = plan;
   *pl = (vanilla_plan){.pb = *pb, .mk = attn_micro_get()};
   char *at = (char *)plan + attn_round(sizeof *pl);
-  pl->count = (int64_t *)(void *)at, at += attn_round((size_t)pb->b * sizeof(int64_t));
-  pl->idx = (int32_t *)(void *)at, at += attn_round((size_t)(pb->b * pb->nk) * sizeof(int32_t));
+  pl->count = attn_carve(&at, (size_t)pb->b * sizeof(int64_t));
+  pl->idx = attn_carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
   pl->wild = (uint8_t *)at;
   return ATTN_OK;
 }
@@ -83,10 +82,8 @@ static void copy_rows(int64_t n, int64_t width, const float *from, ptrdiff_t str
 static int find_wild(int64_t n, int64_t width, const float *x, ptrdiff_t stride, const int32_t *idx, uint8_t *wild) {
   int any = 0;
   for (int64_t j = 0; j < n; j++) {
-    int here = 0;
-    for (int64_t t = 0; t < width; t++) here |= !isfinite(x[idx[j] * stride + t]);
-    wild[j] = (uint8_t)here;
-    any |= here;
+    wild[j] = (uint8_t)!attn_all_finite(width, x + idx[j] * stride);
+    any |= wild[j];
   }
   return any;
 }
@@ -182,12 +179,10 @@ static uint64_t attend_slab(const vanilla_plan *pl, int64_t ib, int64_t ih, int6
     for (int64_t i = 0; i < rows && pl->copy; i++) add_wild(pl, ib, kv, prefix[i], s + i * ld, to + i * out.sn);
   }
   for (int64_t i = 0; i < rows; i++) {
-    float sum = 0.0f;
-    for (int lane = 0; lane < 16; lane++) sum += l[i * 16 + lane];
+    const float sum = attn_lane_sum(l + i * 16);
     const float inv = 1.0f / sum; /* no visible key, or only scores of -inf: zeros */
     for (int64_t t = 0; t < pb->dv; t++) to[i * out.sn + t] = sum != 0.0f ? to[i * out.sn + t] * inv : 0.0f;
-    if (lse)
-      lse[(ib * pb->h + ih) * pb->nq + i0 + i] = sum != 0.0f ? (float)(((double)m[i] + log2((double)sum)) * LN2) : -INFINITY;
+    if (lse) lse[(ib * pb->h + ih) * pb->nq + i0 + i] = attn_lse(m[i], sum);
   }
   return pairs;
 }

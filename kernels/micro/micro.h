@@ -91,7 +91,8 @@ void attn_pack_transposed(const attn_micro *mk, int64_t n, int64_t d, const floa
 /** Packs rows [n, d] as panels of columns: out[(t/panel)*panel*n + j*panel + t%panel] = x[row j][t], zero past d. */
 void attn_pack_panels(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
                       float *out);
-/** Panels that n columns take. */
+/** Panels that n columns take, and the columns of those panels. */
 static inline int64_t attn_panels(const attn_micro *mk, int64_t n) { return (n + mk->panel - 1) / mk->panel; }
+static inline int64_t attn_padded(const attn_micro *mk, int64_t n) { return attn_panels(mk, n) * mk->panel; }
 
 #endif

@@ -7,9 +7,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
+
+#include "tests/support/scratch.h"
 
 /* id, method, params, examples, partial, status, reason, label; then name, value, lo, hi. */
 static const char fixture[] =
@@ -76,4 +79,16 @@ void results_put(store *s, const results_row *row) {
                         .partial = row->partial, .status = ok ? "ok" : row->status, .reason = row->reason, .label = row->label,
                         .started_utc_ms = 1700000000000, .metric = m, .n_metrics = ok ? 7 : 0};
   if (store_put(s, &c, 0, &e) != ICE_OK) fail_msg("%s", e.text);
+}
+
+int results_setup(void **state, store **s) {
+  ice_err e = {0};
+  (void)setenv("ICEBENCH_ALLOW_DEBUG", "1", 1);
+  if (scratch_setup(state)) return 1;
+  return store_open(scratch_path("r.db"), STORE_WRITE, s, &e);
+}
+
+int results_teardown(void **state, store *s) {
+  store_close(s);
+  return scratch_teardown(state);
 }

@@ -7,6 +7,10 @@
 /** Makes the database at path: experiment "demo" with rows of every kind (exact, approximate, partial, late, broken, untrained),
  *  stored in no order. Returns 0, or 1 after printing why. */
 int results_make(const char *path);
+/** A new folder (scratch.h) with an empty database, open for writing, and the way back: for the setup and teardown of
+ *  cmocka. Times are stored in every build variant. */
+int results_setup(void **state, store **s);
+int results_teardown(void **state, store *s);
 /** Stores one more row; the machine is this one. Fails the test when it cannot. Times in milliseconds, NAN = unknown. */
 typedef struct results_row {
   const char *experiment, *task, *method, *params, *status, *reason, *label;

@@ -20,16 +20,8 @@
 
 static store *s;
 
-static int setup(void **state) {
-  ice_err e = {0};
-  (void)setenv("ICEBENCH_ALLOW_DEBUG", "1", 1);
-  if (scratch_setup(state)) return 1;
-  return store_open(scratch_path("r.db"), STORE_WRITE, &s, &e);
-}
-static int teardown(void **state) {
-  store_close(s);
-  return scratch_teardown(state);
-}
+static int setup(void **state) { return results_setup(state, &s); }
+static int teardown(void **state) { return results_teardown(state, s); }
 
 static void put(const char *experiment, const char *method, const char *params, double accuracy, double ms, double vanilla, double dense, double error) {
   results_put(s, &(results_row){.experiment = experiment, .method = method, .params = params, .accuracy = accuracy, .ms = ms, .vanilla = vanilla,
