@@ -3,8 +3,8 @@
  *
  * Idea    Visit keys in blocks; keep per query row a running maximum m and a running sum l of 2^(s - m); when m grows,
  *         rescale what was accumulated. A task is (batch, head, block of queries); inside, a register tile of queries
- *         meets a block of keys: scores by one small GEMM against packed K^T panels, softmax_block in place, values by
- *         a second small GEMM. Logits are in base 2: scale * log2(e) is folded into the copy of the queries.
+ *         meets a block of keys: scores against packed K^T panels become weights while they are in registers, values
+ *         follow by a small GEMM. Logits are in base 2: scale * log2(e) is folded into the copy of the queries.
  * Source  Milakov & Gimelshein 2018 (arXiv:1805.02867); blocking as in Dao et al. 2022 (arXiv:2205.14135), forward only.
  * Cost    2 nq nk (d + dv) flops and nq nk exponentials per head; plan = packed copies of K and V; scratch per thread =
  *         one block of queries, scores and outputs. O(n) memory.
@@ -25,7 +25,8 @@
 #include "kernels/micro/micro.h"
 
 enum {
-  BLOCK_Q = 96, /* query rows of a task; a multiple of every register tile */
+  MAX_Q = 384,  /* most query rows of a task; a multiple of every register tile */
+  MIN_Q = 96,
   MAX_ROWS = 16 /* no register tile has more rows */
 };
 
@@ -41,27 +42,36 @@ typedef struct dense_plan {
 } dense_plan;
 
 /* Keys per block: scores, keys and values of a block stay in the first-level cache for narrow heads. */
-static int64_t block_k(int64_t d) { return d <= 64 ? 256 : 128; }
+static int64_t block_k(int64_t d) { return d <= 128 ? 256 : 128; }
 static int64_t lds(int64_t d) { return block_k(d) + 16; }
 
+/* Query rows of a task: the more, the less often keys come from memory, as long as threads have tasks to share. The bits
+ * of a row do not depend on it. */
+static int64_t block_q(const attn_problem *pb) {
+  int64_t rows = pb->d <= 64 ? MAX_Q / 2 : MAX_Q;
+  while (rows > MIN_Q && pb->b * pb->h * pb->nq / rows < 8 * pb->threads) rows /= 2;
+  return rows;
+}
+
 typedef struct dense_scratch { /* one thread's */
-  float *q, *o, *m, *l;        /* [BLOCK_Q, d], [BLOCK_Q, padded dv], [BLOCK_Q], [BLOCK_Q, 16] */
+  float *q, *o, *m, *l;        /* [block_q, d], [block_q, padded dv], [block_q], [block_q, 16] */
   float *s;                    /* [MAX_ROWS, lds] logits, then weights, of one tile */
 } dense_scratch;
 
 static size_t scratch_floats(const attn_problem *pb, const attn_micro *mk) {
   int64_t o = attn_padded(mk, pb->dv);
-  return (size_t)BLOCK_Q * (size_t)(pb->d + o + 1 + 16) + (size_t)MAX_ROWS * (size_t)lds(pb->d);
+  return (size_t)block_q(pb) * (size_t)(pb->d + o + 1 + 16) + (size_t)MAX_ROWS * (size_t)lds(pb->d);
 }
 
 static dense_scratch scratch_of(void *scratch, const attn_problem *pb, const attn_micro *mk, int thread) {
   size_t bytes = attn_round(scratch_floats(pb, mk) * sizeof(float));
   float *p = (float *)(void *)((char *)scratch + (size_t)thread * bytes);
+  const int64_t rows = block_q(pb);
   dense_scratch s;
   s.s = p, p += MAX_ROWS * lds(pb->d);
-  s.o = p, p += BLOCK_Q * attn_padded(mk, pb->dv);
-  s.l = p, p += BLOCK_Q * 16;
-  s.q = p, p += BLOCK_Q * pb->d;
+  s.o = p, p += rows * attn_padded(mk, pb->dv);
+  s.l = p, p += rows * 16;
+  s.q = p, p += rows * pb->d;
   s.m = p;
   return s;
 }
@@ -131,45 +141,60 @@ typedef struct dense_head {
   attn_drop drop;
 } dense_head;
 
-/* One register tile of rows, `first` within the block and row0 within the head, against the keys [j0, j0 + bk) of its
- * head: row i sees prefix[i] keys in all. */
-static void attend_tile(const dense_plan *pl, const dense_head *hd, int64_t rows, const int32_t *prefix, int64_t first,
-                        int64_t row0, int64_t j0, const dense_scratch *sc) {
+/* One register tile of rows: `first` is its place in the block of queries, row0 in the head; row i sees the first
+ * prefix[i] keys. */
+typedef struct dense_tile {
+  int64_t rows, first, row0;
+  const int32_t *prefix;
+} dense_tile;
+
+/* The tile against keys [j0, j1), at most block_k. plain: every row sees them all, and they are whole panels. */
+static void attend_keys(const dense_plan *pl, const dense_head *hd, const dense_tile *t, int64_t j0, int64_t j1, int plain,
+                        const dense_scratch *sc) {
   const attn_problem *pb = &pl->pb;
   const attn_micro *mk = pl->mk;
-  const int64_t bk = block_k(pb->d), ld = lds(pb->d), wo = attn_padded(mk, pb->dv);
-  int64_t most = 0, least = hd->kept;
-  for (int64_t i = 0; i < rows; i++) {
-    if (prefix[i] > most) most = prefix[i];
-    if (prefix[i] < least) least = prefix[i];
-  }
-  if (j0 >= most) return;
-  const int64_t cols = most - j0 < bk ? most - j0 : bk;
-  float *s = sc->s, *o = sc->o + first * wo;
+  const int64_t ld = lds(pb->d), wo = attn_padded(mk, pb->dv), cols = j1 - j0;
+  const float *q = sc->q + t->first * pb->d, *kt = hd->kt + j0 * pb->d, *v = hd->v + j0 * mk->panel;
+  float *s = sc->s, *m = sc->m + t->first, *l = sc->l + t->first * 16, *o = sc->o + t->first * wo;
   int32_t n[MAX_ROWS];
-  mk->gemm(rows, cols, pb->d, sc->q + first * pb->d, pb->d, 1, hd->kt + j0 * pb->d, mk->panel, mk->panel * pb->d, s, ld,
-           0);
-  const int ragged = j0 + cols > least;
-  if (ragged)
-    for (int64_t i = 0; i < rows; i++) {
-      int64_t c = prefix[i] - j0;
-      n[i] = (int32_t)(c < 0 ? 0 : c < cols ? c : cols);
+  if (plain)
+    mk->weigh_block(t->rows, cols, pb->d, q, pb->d, kt, s, ld, m, l, o, wo, wo);
+  else {
+    for (int64_t i = 0; i < t->rows; i++) {
+      const int64_t seen = t->prefix[i] - j0;
+      n[i] = (int32_t)(seen < 0 ? 0 : seen < cols ? seen : cols);
     }
-  mk->softmax_block(rows, cols, s, ld, ragged ? n : NULL, sc->m + first, sc->l + first * 16, o, wo, wo);
-  mk->drop_block(rows, cols, s, ld, &hd->drop, row0, j0);
-  const float *v = hd->v + j0 * mk->panel;
-  if (!ragged || !hd->wild)
-    mk->gemm(rows, wo, cols, s, ld, 1, v, mk->panel, mk->panel * hd->kept, o, wo, 1);
+    mk->gemm(t->rows, cols, pb->d, q, pb->d, 1, kt, mk->panel, mk->panel * pb->d, s, ld, 0);
+    mk->softmax_block(t->rows, cols, s, ld, n, m, l, o, wo, wo);
+  }
+  mk->drop_block(t->rows, cols, s, ld, &hd->drop, t->row0, j0);
+  if (plain || !hd->wild)
+    mk->gemm(t->rows, wo, cols, s, ld, 1, v, mk->panel, mk->panel * hd->kept, o, wo, 1);
   else
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t i = 0; i < t->rows; i++)
       mk->gemm(1, wo, n[i], s + i * ld, ld, 1, v, mk->panel, mk->panel * hd->kept, o + i * wo, wo, 1);
+}
+
+/* The tile against the block of keys that begins at j0: whole panels that all rows see, then what is left. */
+static void attend_tile(const dense_plan *pl, const dense_head *hd, const dense_tile *t, int64_t j0,
+                        const dense_scratch *sc) {
+  enum { WHOLE = 32 }; /* keys: panels of every instruction set, and what drop_block wants to begin at */
+  int64_t most = 0, least = hd->kept;
+  for (int64_t i = 0; i < t->rows; i++) {
+    if (t->prefix[i] > most) most = t->prefix[i];
+    if (t->prefix[i] < least) least = t->prefix[i];
+  }
+  const int64_t end = j0 + block_k(pl->pb.d), stop = most < end ? most : end;
+  const int64_t whole = least < stop ? least : stop, middle = whole > j0 ? j0 + (whole - j0) / WHOLE * WHOLE : j0;
+  if (middle > j0) attend_keys(pl, hd, t, j0, middle, 1, sc);
+  if (stop > middle) attend_keys(pl, hd, t, middle, stop, 0, sc);
 }
 
 static void attend_block(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i0, attn_view q, attn_viewm out,
                          const dense_scratch *sc, float drop, uint64_t key, float *lse, uint64_t *pairs) {
   const attn_problem *pb = &pl->pb;
   const attn_micro *mk = pl->mk;
-  const int64_t rows = pb->nq - i0 < BLOCK_Q ? pb->nq - i0 : BLOCK_Q, wo = attn_padded(mk, pb->dv);
+  const int64_t most = block_q(pb), rows = pb->nq - i0 < most ? pb->nq - i0 : most, wo = attn_padded(mk, pb->dv);
   const int64_t kv = ib * pb->hkv + ih / (pb->h / pb->hkv), kept = pl->count[ib];
   const dense_head hd = {.kt = pl->kt + kv * pl->kt_stride,
                          .v = pl->v + kv * pl->v_stride,
@@ -177,7 +202,7 @@ static void attend_block(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i
                          .wild = pl->wild[kv],
                          .drop = attn_drop_make(drop, attn_hash(key, (uint64_t)ib, (uint64_t)ih))};
   const float factor = (float)(pb->scale * LOG2E);
-  int32_t prefix[BLOCK_Q];
+  int32_t prefix[MAX_Q];
   for (int64_t i = 0; i < rows; i++) {
     const float *row = q.p + ib * q.sb + ih * q.sh + (i0 + i) * q.sn;
     for (int64_t t = 0; t < pb->d; t++) sc->q[i * pb->d + t] = row[t] * factor;
@@ -189,8 +214,10 @@ static void attend_block(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i
   memset(sc->l, 0, (size_t)rows * 16 * sizeof(float));
   /* A block of keys meets all tiles of the query block while it sits in cache. */
   for (int64_t j0 = 0; j0 < prefix[rows - 1]; j0 += block_k(pb->d))
-    for (int64_t i = 0; i < rows; i += mk->rows)
-      attend_tile(pl, &hd, rows - i < mk->rows ? rows - i : mk->rows, prefix + i, i, i0 + i, j0, sc);
+    for (int64_t i = 0; i < rows; i += mk->rows) {
+      const dense_tile t = {rows - i < mk->rows ? rows - i : mk->rows, i, i0 + i, prefix + i};
+      attend_tile(pl, &hd, &t, j0, sc);
+    }
   for (int64_t i = 0; i < rows; i++) {
     float *to = out.p + ib * out.sb + ih * out.sh + (i0 + i) * out.sn;
     const float sum = attn_lane_sum(sc->l + i * 16);
@@ -210,7 +237,7 @@ attn_status attn_dense_run(const void *plan, attn_view q, attn_viewm out, void *
   ATTN_FAIL_IF(pb->nq > 0 && (q.sn < pb->d || out.sn < pb->dv), ATTN_ERR_SHAPE,
                "dense: query stride %td or output stride %td below the widths %lld, %lld", q.sn, out.sn,
                (long long)pb->d, (long long)pb->dv);
-  const int64_t blocks = (pb->nq + BLOCK_Q - 1) / BLOCK_Q;
+  const int64_t block = block_q(pb), blocks = (pb->nq + block - 1) / block;
   uint64_t total = 0;
 #pragma omp parallel num_threads(pb->threads) reduction(+ : total)
   {
@@ -218,8 +245,8 @@ attn_status attn_dense_run(const void *plan, attn_view q, attn_viewm out, void *
     /* Last blocks first: with a causal mask they are the long ones. */
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < pb->b * pb->h * blocks; task++) {
-      int64_t head = task % (pb->b * pb->h), block = blocks - 1 - task / (pb->b * pb->h);
-      attend_block(pl, head / pb->h, head % pb->h, block * BLOCK_Q, q, out, &sc, drop, key, lse, &total);
+      const int64_t head = task % (pb->b * pb->h), i0 = (blocks - 1 - task / (pb->b * pb->h)) * block;
+      attend_block(pl, head / pb->h, head % pb->h, i0, q, out, &sc, drop, key, lse, &total);
     }
   }
   if (pairs) *pairs = total;
@@ -248,7 +275,7 @@ static const attn_param dense_params[] = {{.key = NULL}};
 
 const attn_method attn_method_dense = {
     .name = "dense",
-    .version = "1",
+    .version = "2",
     .cite = "arXiv:1805.02867, arXiv:2205.14135",
     .doc = "exact attention, blocked online softmax; the strongest exact attention here",
     .caps = ATTN_CAP_EXACT | ATTN_CAP_CAUSAL | ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_STOCHASTIC |

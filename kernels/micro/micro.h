@@ -40,6 +40,12 @@ typedef struct attn_micro {
   void (*softmax_block)(int64_t rows, int64_t cols, float *s, ptrdiff_t lds, const int32_t *n, float *m, float *l,
                         float *o, ptrdiff_t ldo, int64_t width);
 
+  /** gemm and softmax_block at once, scores never leaving the registers: s = 2^(q K - m) for `rows` queries (stride ldq)
+   *  against `cols` keys, a multiple of panel, in transposed panels kt of width k. m may lag the true maximum by up to
+   *  8 powers of two, so that rows are rescaled only when it matters; l, o as in softmax_block. */
+  void (*weigh_block)(int64_t rows, int64_t cols, int64_t k, const float *q, ptrdiff_t ldq, const float *kt, float *s,
+                      ptrdiff_t lds, float *m, float *l, float *o, ptrdiff_t ldo, int64_t width);
+
   /** In place, rows x cols: s = 2^(s - lse2[i]), zero from column n[i] on (n = NULL: cols). lse2 = -inf gives zeros. */
   void (*exp2_block)(int64_t rows, int64_t cols, float *s, ptrdiff_t lds, const int32_t *n, const float *lse2);
 

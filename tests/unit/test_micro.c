@@ -413,6 +413,101 @@ static void test_softmax_block__nan_or_overflow__shows_in_its_own_row(void **sta
   }
 }
 
+/* --- weigh_block ----------------------------------------------------------------------------------------------- */
+
+enum { WEIGH_KEYS = 512, WEIGH_STEP = 128, WEIGH_MOST = 30 };
+
+typedef struct weighed { /* of up to WEIGH_MOST rows: state of the softmax, and an output of two columns */
+  float m[WEIGH_MOST], l[WEIGH_MOST * 16], o[WEIGH_MOST * 2];
+} weighed;
+
+/* Rows of logits q[i] * x[j] (width 1, so products are exact up to one rounding) through weigh_block, step by step. */
+static void weigh(const attn_micro *mk, int64_t rows, const float *q, const float *x, weighed *w) {
+  const int64_t ld = WEIGH_STEP + 3;
+  guard g[2];
+  float *s = place(&g[0], (rows - 1) * ld + WEIGH_STEP, 5), *kt = place(&g[1], WEIGH_STEP, 4);
+  for (int64_t i = 0; i < rows; i++) w->m[i] = -INFINITY;
+  memset(w->l, 0, sizeof w->l), memset(w->o, 0, sizeof w->o);
+  for (int64_t j0 = 0; j0 < WEIGH_KEYS; j0 += WEIGH_STEP) {
+    memcpy(kt, x + j0, WEIGH_STEP * sizeof(float)); /* of width 1, panels are the keys in order */
+    mk->weigh_block(rows, WEIGH_STEP, 1, q, 1, kt, s, ld, w->m, w->l, w->o, 2, 2);
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < WEIGH_STEP; j++) {
+        w->o[2 * i] += s[i * ld + j];
+        w->o[2 * i + 1] += s[i * ld + j] * (float)((j0 + j) % 7);
+      }
+  }
+  assert_guards(g, 2);
+  free_guards(g, 2);
+}
+
+/* What the keys hold: gaussian; rising by less than the slack per panel; by more; falling; jumps and -inf. */
+static void weigh_keys(int kind, float *x) {
+  fill(x, WEIGH_KEYS, 21);
+  for (int64_t j = 0; j < WEIGH_KEYS; j++) {
+    if (kind == 1) x[j] = (float)j * 0.125f;
+    if (kind == 2) x[j] = (float)j * 1.5f;
+    if (kind == 3) x[j] = (float)j * -0.25f;
+    if (kind == 4) x[j] = j < 40 || j % 3 == 0 ? -INFINITY : j % 97 == 0 ? (float)j * 0.5f : x[j];
+  }
+}
+
+static void test_weigh_block__rows__sum_to_softmax_near_their_maximum(void **state) {
+  const attn_micro *mk = isa_of(state);
+  static const float factor[] = {1.0f, 0.5f, 2.0f, 0.25f, 1.5f};
+  for (int kind = 0; kind < 5; kind++)
+    for (int64_t rows = 1; rows <= WEIGH_MOST; rows += rows < mk->rows + 6 ? 1 : 7) {
+      float x[WEIGH_KEYS], q[WEIGH_MOST];
+      weighed w;
+      weigh_keys(kind, x);
+      for (int64_t i = 0; i < rows; i++) q[i] = factor[i % 5];
+      weigh(mk, rows, q, x, &w);
+      for (int64_t i = 0; i < rows; i++) {
+        double top = -INFINITY, sum = 0.0, first = 0.0, lanes = 0.0;
+        for (int64_t j = 0; j < WEIGH_KEYS; j++) top = fmax(top, (double)(q[i] * x[j]));
+        assert_true((double)w.m[i] <= top && (double)w.m[i] >= top - 8.0);
+        for (int64_t j = 0; j < WEIGH_KEYS; j++) {
+          const double e = exp2((double)(q[i] * x[j]) - (double)w.m[i]);
+          sum += e, first += e * (double)(j % 7);
+        }
+        for (int lane = 0; lane < 16; lane++) lanes += (double)w.l[16 * i + lane];
+        /* As for softmax_block; a row is rescaled at most once per panel. */
+        const double bound = (30 * M_LN2 + 6 + 2.0 * (WEIGH_KEYS / (double)mk->panel) + WEIGH_KEYS) * U;
+        assert_close(lanes, sum, bound * sum, "sum", i);
+        assert_close(w.o[2 * i], sum, bound * sum, "o", i);
+        assert_close(w.o[2 * i + 1], first, bound * 7 * sum, "o weighted", i);
+      }
+    }
+}
+
+static void test_weigh_block__a_row__has_the_bits_it_has_alone(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int kind = 0; kind < 5; kind++) {
+    float x[WEIGH_KEYS], q[WEIGH_MOST];
+    weighed all, one;
+    weigh_keys(kind, x);
+    for (int64_t i = 0; i < WEIGH_MOST; i++) q[i] = i == 3 ? NAN : (float)(i % 6) - 2.0f; /* some rise, some fall */
+    weigh(mk, WEIGH_MOST, q, x, &all);
+    for (int64_t i = 0; i < WEIGH_MOST; i++) {
+      weigh(mk, 1, q + i, x, &one);
+      assert_memory_equal(&one.m[0], &all.m[i], sizeof(float));
+      for (int lane = 0; lane < 16; lane++) assert_close(all.l[16 * i + lane], one.l[lane], 0.0, "sum", i);
+      for (int c = 0; c < 2; c++) assert_close(all.o[2 * i + c], one.o[c], 0.0, "o", i);
+      assert_true(i == 3 || kind == 4 || isfinite(all.o[2 * i]));
+    }
+    assert_true(isnan(all.o[6]) && isnan(all.l[48]));
+  }
+}
+
+static void test_weigh_block__only_minus_infinity__stays_empty(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float x[WEIGH_KEYS], q[] = {1.0f, 2.0f};
+  weighed w;
+  for (int64_t j = 0; j < WEIGH_KEYS; j++) x[j] = -INFINITY;
+  weigh(mk, 2, q, x, &w);
+  for (int i = 0; i < 2; i++) assert_true(w.m[i] == -INFINITY && w.o[2 * i] == 0.0f && w.l[16 * i] == 0.0f);
+}
+
 /* --- dropout -------------------------------------------------------------------------------------------------- */
 
 static void test_drop_block__any_block__is_the_defined_mask(void **state) {
@@ -761,6 +856,9 @@ static const struct {
     ISA_TEST(test_softmax_block__blocks_of_a_row__sum_to_softmax),
     ISA_TEST(test_softmax_block__only_minus_infinity__stays_empty),
     ISA_TEST(test_softmax_block__nan_or_overflow__shows_in_its_own_row),
+    ISA_TEST(test_weigh_block__rows__sum_to_softmax_near_their_maximum),
+    ISA_TEST(test_weigh_block__a_row__has_the_bits_it_has_alone),
+    ISA_TEST(test_weigh_block__only_minus_infinity__stays_empty),
     ISA_TEST(test_drop_block__any_block__is_the_defined_mask),
     ISA_TEST(test_softmax_grad__with_and_without_dropout__matches_formula),
     ISA_TEST(test_norm__any_width_and_offset__within_rounding),
