@@ -77,6 +77,23 @@ typedef struct attn_micro {
   void (*gelu)(int64_t n, const float *x, float *y);
   /** dx = dy * gelu'(x); dx may be dy. */
   void (*gelu_grad)(int64_t n, const float *x, const float *dy, float *dx);
+
+  /* Search for nearest neighbours (knn.inc). "In whole vectors": up to lanes - 1 floats behind the last named element are
+     read, or overwritten with anything. */
+
+  /** c[i*ldc + j] = sum over t < d, in order of t, of a[row[i]*lda + t] * b[t*ldb + j], for i < m, j < n: rows of A
+   *  against the columns of a cell. b is read and c written in whole vectors. */
+  void (*scores)(int64_t m, int64_t n, int64_t d, const float *a, ptrdiff_t lda, const int32_t *row, const float *b,
+                 ptrdiff_t ldb, float *c, ptrdiff_t ldc);
+  /** Of the scores unit * s[j], j < n, copies those that are not below floor to score and, beside them, ids[j] (ids NULL:
+   *  first + j) to id; in order. Returns how many. s is read, score and id are written in whole vectors. */
+  int64_t (*sift)(int64_t n, const float *s, float unit, float floor, int32_t first, const int32_t *ids, float *score,
+                  int32_t *id);
+  /** Moves the k largest of n finite scores, and their ids, to the front; their order is kept. Ties: the lower id. Ids are
+   *  distinct and >= 0. k >= n leaves all as it is. Places from k on hold anything afterwards; written in whole vectors. */
+  void (*select_best)(int64_t n, int64_t k, float *score, int32_t *id);
+  /** y[t] = sum of w[i] * x[row[i]*ld + t], t < width; the terms of even i, then those of odd i. y must not overlap x. */
+  void (*weigh_rows)(int64_t n, const float *w, const int32_t *row, const float *x, ptrdiff_t ld, int64_t width, float *y);
 } attn_micro;
 
 /** The set in use: the best the CPU has, or $ATTN_ISA. Decided once, thread-safe. */

@@ -49,6 +49,21 @@ static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 #define vi_shr(a, n) _mm256_srli_epi32((a), (n))
 static inline vm vi_ge(vi a, vi b) { return _mm256_xor_si256(_mm256_cmpgt_epi32(b, a), _mm256_set1_epi32(-1)); }
 
+static inline void vf_pack(float *p, vf a, uint32_t bits) {
+  float lane[VEC_N];
+  _mm256_storeu_ps(lane, a);
+  for (; bits; bits &= bits - 1) *p++ = lane[__builtin_ctz(bits)];
+}
+static inline void vi_pack(int32_t *p, vi a, uint32_t bits) {
+  int32_t lane[VEC_N];
+  _mm256_storeu_si256((__m256i *)(void *)lane, a);
+  for (; bits; bits &= bits - 1) *p++ = lane[__builtin_ctz(bits)];
+}
+static inline vi vi_load_bits(const int32_t *p, uint32_t bits) {
+  const vi lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_maskload_epi32(p, _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lanes), lanes));
+}
+
 static inline vf vf_exp2(vf x) {
   vf low = _mm256_set1_ps(-126.0f), high = _mm256_set1_ps(128.0f);
   vf out = _mm256_cmp_ps(x, low, _CMP_LT_OQ), over = _mm256_cmp_ps(x, high, _CMP_GE_OQ);

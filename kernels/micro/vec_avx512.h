@@ -40,6 +40,12 @@ static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 #define vi_shr(a, n) _mm512_srli_epi32((a), (n))
 /* lanes with a >= b, both below 2^31 */
 static inline vm vi_ge(vi a, vi b) { return _mm512_cmpge_epi32_mask(a, b); }
+/* Packing goes through a register: compressing stores are slow on some CPUs. */
+static inline void vf_pack(float *p, vf a, uint32_t bits) { _mm512_storeu_ps(p, _mm512_maskz_compress_ps((vm)bits, a)); }
+static inline void vi_pack(int32_t *p, vi a, uint32_t bits) {
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32((vm)bits, a));
+}
+static inline vi vi_load_bits(const int32_t *p, uint32_t bits) { return _mm512_maskz_loadu_epi32((vm)bits, p); }
 
 /* 2^x, relative error below 2 ulp for x in [-126, 128); 0 below, +inf above; NaN stays NaN. */
 static inline vf vf_exp2(vf x) {

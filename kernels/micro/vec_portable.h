@@ -6,6 +6,8 @@
  *   vf_fma(a, b, c)     a*b + c                                         vf_select(m,a,b) m ? a : b
  *   vf_sum, vf_hmax     over lanes, in a fixed order                    vf_exp2(x)       2^x, 0 below -126, NaN kept
  *   vf_gt, vf_lt        false for NaN                                   vi_ge            signed >=
+ *   vf_pack, vi_pack    lanes whose bit is set, close together, to memory; may write all VEC_N places
+ *   vi_load_bits        reads the lanes whose bit is set, 0 elsewhere
  */
 #include <math.h>
 #include <stdint.h>
@@ -62,6 +64,21 @@ static inline vi vi_xor(vi a, vi b) { return a ^ b; }
 static inline vi vi_and(vi a, vi b) { return a & b; }
 #define vi_shr(a, n) ((a) >> (n))
 static inline vm vi_ge(vi a, vi b) { return (vm)((vm)a >= (vm)b); }
+
+static inline void vf_pack(float *p, vf a, uint32_t bits) {
+  for (int i = 0; i < VEC_N; i++)
+    if (bits >> i & 1) *p++ = a[i];
+}
+static inline void vi_pack(int32_t *p, vi a, uint32_t bits) {
+  for (int i = 0; i < VEC_N; i++)
+    if (bits >> i & 1) *p++ = (int32_t)a[i];
+}
+static inline vi vi_load_bits(const int32_t *p, uint32_t bits) {
+  vi x = {0, 0, 0, 0};
+  for (int i = 0; i < VEC_N; i++)
+    if (bits >> i & 1) x[i] = (uint32_t)p[i];
+  return x;
+}
 
 static inline vf vf_exp2(vf x) {
   const vf magic = vf_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
