@@ -21,8 +21,6 @@
 #include "kernels/core/rng.h"
 #include "models/encoder.h"
 
-enum { DRAW_EXAMPLES = 1, DRAW_TIMED = 2 };
-
 typedef struct cell {
   const cell_job *job;
   const task *task;
@@ -58,8 +56,8 @@ static int choose(cell *c, ice_err *e) {
   c->pick = malloc((size_t)want * sizeof *c->pick);
   c->timed = malloc((size_t)want * sizeof *c->timed);
   if (!c->pick || !c->timed) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld examples", (long long)want);
-  c->n_pick = cell_draw(n, want, attn_hash(j->seed, DRAW_EXAMPLES, 0), c->pick);
-  c->n_timed = cell_draw(c->n_pick, j->timed < want ? j->timed : want, attn_hash(j->seed, DRAW_TIMED, 0), c->timed);
+  c->n_pick = cell_draw(n, want, attn_hash(j->seed, CELL_DRAW_EXAMPLES, 0), c->pick);
+  c->n_timed = cell_draw(c->n_pick, j->timed < want ? j->timed : want, attn_hash(j->seed, CELL_DRAW_TIMED, 0), c->timed);
   for (int64_t i = 0; i < c->n_timed; i++) c->timed[i] = c->pick[c->timed[i]];
   for (int64_t i = 0; i < c->n_pick; i++)
     for (int s = 0; s < c->data.inputs; s++)
@@ -94,16 +92,15 @@ static int read_params(cell *c, ice_err *e) {
   return rc;
 }
 
-static int check_model(const cell *c, ice_err *e) {
-  const encoder_config *m = &c->model.cfg;
-  const task *t = c->task;
-  if (m->vocab < t->vocab || m->classes != t->classes || m->inputs != t->inputs || m->positions < c->longest)
+int cell_check_model(const task *t, const encoder *model, int64_t longest, const char *path, ice_err *e) {
+  const encoder_config *m = &model->cfg;
+  if (m->vocab < t->vocab || m->classes != t->classes || m->inputs != t->inputs || m->positions < longest)
     return ice_fail(
         e, ICE_DATA,
         "%s: %d token ids, %d classes, %d inputs, %d positions; %s needs %d ids, %d classes, %d inputs, %lld "
         "positions",
-        c->job->model_path, m->vocab, m->classes, m->inputs, m->positions, t->name, t->vocab, t->classes, t->inputs,
-        (long long)c->longest);
+        path, m->vocab, m->classes, m->inputs, m->positions, t->name, t->vocab, t->classes, t->inputs,
+        (long long)longest);
   return ICE_OK;
 }
 
@@ -118,7 +115,7 @@ static int load(cell *c, ice_err *e) {
   ICE_TRY(task_load(c->task, c->job->split, &c->data, e));
   ICE_TRY(choose(c, e));
   ICE_TRY(encoder_load(&c->model, c->job->model_path, e));
-  return check_model(c, e);
+  return cell_check_model(c->task, &c->model, c->longest, c->job->model_path, e);
 }
 
 static void unload(cell *c) {

@@ -10,6 +10,7 @@
 #include "datasets/task.h"
 #include "harness/store.h"
 #include "kernels/core/err.h"
+#include "models/encoder.h"
 
 enum { CELL_MAX_JOB = 60000, CELL_MAX_RESULT = 256 << 20 }; /* bytes of JSON */
 
@@ -51,6 +52,10 @@ void cell_result_free(cell_result *r);
 /** Runs a job in this process. Everything that can go wrong with a cell is in the result's status. */
 void cell_execute(const cell_job *job, cell_result *out);
 
+/** Purposes of the draws by a cell's seed: cell_draw(.., attn_hash(seed, PURPOSE, 0), ..). */
+enum { CELL_DRAW_EXAMPLES = 1, CELL_DRAW_TIMED = 2 };
+/** Can this model, read from `path`, do the task on sequences of up to `longest` tokens? ICE_DATA with both sides' sizes. */
+int cell_check_model(const task *t, const encoder *model, int64_t longest, const char *path, ice_err *e);
 /** Draws `count` of [0, n) by seed, ascending, into out [count]; all when count >= n. Returns how many. */
 int64_t cell_draw(int64_t n, int64_t count, uint64_t seed, int64_t *out);
 

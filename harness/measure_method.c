@@ -5,22 +5,28 @@
 #include "kernels/core/clock.h"
 #include "kernels/core/status.h"
 
-attn_status measure_method_open(measure_method *mm, const attn_method *m, const void *const *params, int variants,
-                                const measure_inputs *in) {
+attn_status measure_method_open_all(measure_method *mm, const attn_method *m, const void *const *params, int variants,
+                                    const measure_inputs *const *in, int n) {
   *mm = (measure_method){.method = m, .params = params, .variants = variants};
-  for (int v = 0; v < variants; v++) {
-    attn_mem need = {0};
-    ATTN_TRY(attn_check(m, &in->pb, params[v]));
-    ATTN_TRY(m->sizes(&in->pb, params[v], &need));
-    if (need.plan > mm->need.plan) mm->need.plan = need.plan;
-    if (need.scratch > mm->need.scratch) mm->need.scratch = need.scratch;
-  }
+  for (int i = 0; i < n; i++)
+    for (int v = 0; v < variants; v++) {
+      attn_mem need = {0};
+      ATTN_TRY(attn_check(m, &in[i]->pb, params[v]));
+      ATTN_TRY(m->sizes(&in[i]->pb, params[v], &need));
+      if (need.plan > mm->need.plan) mm->need.plan = need.plan;
+      if (need.scratch > mm->need.scratch) mm->need.scratch = need.scratch;
+    }
   mm->plan = attn_alloc(mm->need.plan);
   mm->scratch = attn_alloc(mm->need.scratch);
   if (mm->plan && mm->scratch) return ATTN_OK;
   size_t bytes = attn_add(mm->need.plan, mm->need.scratch);
   measure_method_close(mm);
   return attn_fail(ATTN_ERR_NOMEM, "%s needs %zu bytes", m->name, bytes);
+}
+
+attn_status measure_method_open(measure_method *mm, const attn_method *m, const void *const *params, int variants,
+                                const measure_inputs *in) {
+  return measure_method_open_all(mm, m, params, variants, &in, 1);
 }
 
 void measure_method_close(measure_method *mm) {
@@ -52,14 +58,4 @@ attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, in
   }
   if (m->release) m->release(mm->plan);
   return status;
-}
-
-int measure_bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
-  measure_bench *b = ctx;
-  b->status = measure_method_pass(b->mm, b->in, first, b->out, NULL, b->cost);
-  if (b->status != ATTN_OK)
-    return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", b->mm->method->name, attn_last_error(),
-                    attn_status_text(b->status));
-  for (int v = 0; v < b->mm->variants; v++) out[v] = b->cost[v].times;
-  return ICE_OK;
 }

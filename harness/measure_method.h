@@ -25,6 +25,9 @@ typedef struct measure_method {
 /** Checks every variant against the problem and allocates. The text of an error is attn_last_error()'s. */
 attn_status measure_method_open(measure_method *mm, const attn_method *m, const void *const *params, int variants,
                                 const measure_inputs *in);
+/** The same with memory for any of several problems, one after the other. */
+attn_status measure_method_open_all(measure_method *mm, const attn_method *m, const void *const *params, int variants,
+                                    const measure_inputs *const *in, int n);
 void measure_method_close(measure_method *mm);
 
 /** What one pass left behind, per variant. */
@@ -38,16 +41,6 @@ typedef struct measure_cost {
  * the same place). st (NULL or [variants]) asks for key sets and log-sum-exps; cost [variants] may be NULL. */
 attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, int first, attn_viewm out, attn_stats *st,
                                 measure_cost *cost);
-/** measure_entrant.pass for a method on tensors. */
-typedef struct measure_bench {
-  measure_method *mm;
-  const measure_inputs *in;
-  attn_viewm out;
-  measure_cost *cost; /* [variants]: of the last pass */
-  attn_status status;
-} measure_bench;
-int measure_bench_pass(void *ctx, int first, measure_times *out, ice_err *e);
-
 /** Dense view of [b, h, n, width]. */
 static inline attn_viewm measure_dense_view(float *p, int64_t h, int64_t n, int64_t width) {
   return (attn_viewm){p, (ptrdiff_t)(h * n * width), (ptrdiff_t)(n * width), (ptrdiff_t)width};

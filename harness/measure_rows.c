@@ -219,6 +219,8 @@ void measure_rows_destroy(measure_rows *rows) {
     attn_free(rows->row[i].params);
     free(rows->row[i].json);
     free(rows->row[i].swept);
+    free(rows->row[i].cost);
+    free(rows->row[i].quality);
   }
   free(rows->row);
   free((void *)rows->params);

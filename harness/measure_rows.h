@@ -19,11 +19,11 @@ typedef struct measure_row {
   char *json;    /* canonical parameters                                                      */
   char *swept;   /* "k=8,levels=3": those that a sweep gave several values, or ""              */
   int reference; /* 1: nobody asked for it; timed only to be compared with                     */
-  int column;    /* in the measurement; -1: refused or failed                                  */
+  int column;    /* in the measurement; -1: refused or failed. The columns of layers follow it  */
   attn_status status;
-  char reason[1024]; /* one line, when status is not ATTN_OK */
-  measure_cost cost;
-  quality quality;
+  char reason[1024];  /* one line, when status is not ATTN_OK */
+  measure_cost *cost; /* [1 + layers]: all problems together, then those of each layer; owned   */
+  quality *quality;   /* [1 + layers], owned                                                    */
 } measure_row;
 
 typedef struct measure_rows {
@@ -43,14 +43,16 @@ int measure_rows_create(measure_rows *rows, const char *methods, const char *con
                         ice_err *e);
 void measure_rows_destroy(measure_rows *rows);
 
-/** Times all rows on the tensors, interleaved. A row that its method refuses, or that fails, says so in its status and
- *  leaves the others alone. out must be freed with measure_free() when ICE_OK is returned. */
-int measure_rows_time(measure_rows *rows, const measure_tensors *t, const measure_plan *plan, measure_result *out,
+/** Times all rows on the set, interleaved; a sample is the sum over its problems. A row that its method refuses for any
+ *  of them, or that fails, says so in its status and leaves the others alone. out must be freed with measure_free() when
+ *  ICE_OK is returned. */
+int measure_rows_time(measure_rows *rows, const measure_set *set, const measure_plan *plan, measure_result *out,
                       ice_err *e);
-/** Runs each good row once more for its errors, mass and recall. out_dir (NULL: none) receives <method>.o.npy and
- *  <method>.idx.npy, with the swept parameters in the name of rows of a sweep. */
-int measure_rows_judge(measure_rows *rows, const measure_tensors *t, const char *out_dir, ice_err *e);
-/** Columns a row is compared with: the first good rows of vanilla and dense. */
-measure_columns measure_rows_columns(const measure_rows *rows, const measure_row *row);
+/** Runs each good row once more for its errors, mass and recall; an output that is not finite fails the row. out_dir
+ *  (NULL: none) receives <method>.o.npy and <method>.idx.npy, with the swept parameters in the name of rows of a sweep,
+ *  in a folder of its own for each call of a tape. */
+int measure_rows_judge(measure_rows *rows, const measure_set *set, const char *out_dir, ice_err *e);
+/** Columns a row is compared with: the first good rows of vanilla and dense. part 0: everything; 1 + l: layer l. */
+measure_columns measure_rows_columns(const measure_rows *rows, const measure_row *row, int part);
 
 #endif

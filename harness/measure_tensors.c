@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "kernels/core/alloc.h"
+#include "kernels/core/rng.h"
 
 /* Sizes of an array as [b, h, n, d]. */
 typedef struct shape4 {
@@ -192,4 +193,32 @@ void measure_tensors_free(measure_tensors *t) {
   npy_free(&t->mask);
   free(t->kmask);
   t->kmask = NULL;
+}
+
+int measure_set_of_one(measure_set *set, measure_tensors *t, ice_err *e) {
+  *set = (measure_set){.n = 1, .hash = t->hash, .t = malloc(sizeof *t)};
+  if (!set->t) {
+    measure_tensors_free(t);
+    return ice_fail(e, ICE_INTERNAL, "out of memory");
+  }
+  (void)snprintf(set->task, sizeof set->task, "%s", t->task);
+  (void)snprintf(set->model, sizeof set->model, "%s", t->source);
+  *set->t = *t; /* the views point to memory of their own */
+  *t = (measure_tensors){0};
+  return ICE_OK;
+}
+
+void measure_set_free(measure_set *set) {
+  for (int i = 0; i < set->n; i++) measure_tensors_free(set->t + i);
+  free(set->t);
+  free(set->origin);
+  *set = (measure_set){0};
+}
+
+void measure_set_prepare(measure_set *set, int threads, uint64_t seed) {
+  for (int i = 0; i < set->n; i++) {
+    attn_problem *pb = &set->t[i].in.pb;
+    pb->threads = threads;
+    pb->seed = set->layers ? attn_hash(seed, (uint64_t)set->t[i].layer, 0) : seed;
+  }
 }

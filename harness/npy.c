@@ -198,7 +198,8 @@ static int read_file(const char *path, int (*parse)(const uint8_t *, size_t, con
 int npy_read_f32(const char *path, npy_array *out, ice_err *e) { return read_file(path, npy_parse_f32, out, e); }
 int npy_read_mask(const char *path, npy_array *out, ice_err *e) { return read_file(path, parse_mask, out, e); }
 
-static int write_array(const char *path, const char *descr, int rank, const int64_t *shape, const void *v, ice_err *e) {
+static int write_array(const char *path, const char *descr, size_t width, int rank, const int64_t *shape, const void *v,
+                       ice_err *e) {
   char text[512];
   size_t n = (size_t)snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
   int64_t count = 1;
@@ -214,15 +215,25 @@ static int write_array(const char *path, const char *descr, int rank, const int6
   const uint8_t head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (uint8_t)(n & 255), (uint8_t)(n >> 8)};
   (void)fwrite(head, 1, sizeof head, out.stream);
   (void)fwrite(text, 1, n, out.stream);
-  (void)fwrite(v, 4, (size_t)count, out.stream);
+  (void)fwrite(v, width, (size_t)count, out.stream);
   return file_out_commit(&out, e);
 }
 
 int npy_write_f32(const char *path, int rank, const int64_t *shape, const float *v, ice_err *e) {
-  return write_array(path, "<f4", rank, shape, v, e);
+  return write_array(path, "<f4", 4, rank, shape, v, e);
+}
+int npy_write_f16(const char *path, int rank, const int64_t *shape, const float *v, ice_err *e) {
+  size_t count = 1;
+  for (int i = 0; i < rank; i++) count *= (size_t)shape[i];
+  uint16_t *half = attn_alloc(count * sizeof *half);
+  if (!half) return ice_fail(e, ICE_INTERNAL, "%s: out of memory for %zu values", path, count);
+  for (size_t i = 0; i < count; i++) half[i] = attn_f16_of_f32(v[i]);
+  const int rc = write_array(path, "<f2", 2, rank, shape, half, e);
+  attn_free(half);
+  return rc;
 }
 int npy_write_i32(const char *path, int rank, const int64_t *shape, const int32_t *v, ice_err *e) {
-  return write_array(path, "<i4", rank, shape, v, e);
+  return write_array(path, "<i4", 4, rank, shape, v, e);
 }
 
 void npy_free(npy_array *a) {

@@ -25,8 +25,10 @@ int npy_read_f32(const char *path, npy_array *out, ice_err *e);
 int npy_read_mask(const char *path, npy_array *out, ice_err *e);
 /** Parses an image of a file in memory (the fuzz target). */
 int npy_parse_f32(const uint8_t *bytes, size_t n, const char *name, npy_array *out, ice_err *e);
-/** Writes version 1, '<f4' or '<i4', C order; the file appears whole or not at all (temporary name, fsync, rename). */
+/** Writes version 1, '<f4', '<f2' (rounded to nearest) or '<i4', C order; the file appears whole or not at all (temporary name,
+ *  fsync, rename). */
 int npy_write_f32(const char *path, int rank, const int64_t *shape, const float *v, ice_err *e);
+int npy_write_f16(const char *path, int rank, const int64_t *shape, const float *v, ice_err *e);
 int npy_write_i32(const char *path, int rank, const int64_t *shape, const int32_t *v, ice_err *e);
 void npy_free(npy_array *a);
 

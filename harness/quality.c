@@ -246,6 +246,16 @@ int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_
   return ICE_OK;
 }
 
+void quality_merge(quality_sums *to, const quality_sums *from) {
+  to->l2 += from->l2;
+  to->diff2 += from->diff2;
+  to->ref2 += from->ref2;
+  to->mass += from->mass;
+  to->recall += from->recall;
+  to->rows += from->rows;
+  to->set_rows += from->set_rows;
+}
+
 quality quality_of(const quality_sums *s) {
   quality q = {NAN, NAN, NAN, NAN};
   if (s->rows) q.l2_error = s->l2 / (double)s->rows;

@@ -61,6 +61,8 @@ typedef struct quality {
 /** Adds the outputs of a pass and (keys not NULL) the key sets that made them, judged against the best k (0: as many as
  *  the row used). ICE_INTERNAL when a set is impossible: keys out of range, invisible or reported twice. */
 int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_keys *keys, int64_t k, ice_err *e);
+/** Adds sums to sums. */
+void quality_merge(quality_sums *to, const quality_sums *from);
 quality quality_of(const quality_sums *s);
 /** Parameter `k` of a method; 0 when it has none. */
 int64_t quality_k(const attn_method *m, const void *params);

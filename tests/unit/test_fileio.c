@@ -189,7 +189,19 @@ static void test_half__every_pattern(void **state) {
     else assert_true(b == sign * (bx ? ldexpf((float)(bm + 128), bx - 134) : ldexpf((float)bm, -133)));
     if (isnan(b)) assert_true(isnan(attn_f32_of_bf16(attn_bf16_of_f32(b))));
     else assert_int_equal(attn_bf16_of_f32(b), h);
+    if (isnan(f)) {
+      assert_true(isnan(attn_f32_of_f16(attn_f16_of_f32(f))));
+      continue;
+    }
+    assert_int_equal(attn_f16_of_f32(f), h);
+    if (x == 31) continue;
+    /* Half way to the next pattern: the even one of the two; a hair off half way: the nearer one. 65536 stands for infinity. */
+    const float next = (h & 0x7fff) == 0x7bff ? sign * 65536.0f : attn_f32_of_f16((uint16_t)(h + 1)), half = (f + next) / 2;
+    assert_int_equal(attn_f16_of_f32(half), h & 1 ? h + 1 : h);
+    assert_int_equal(attn_f16_of_f32(nextafterf(half, f)), h);
+    assert_int_equal(attn_f16_of_f32(nextafterf(half, next)), h + 1);
   }
+  assert_int_equal(attn_f16_of_f32(-3.4e38f), 0xfc00);
   assert_int_equal(attn_bf16_of_f32(1.00390625f), 0x3f80); /* a tie goes to the even neighbour ... */
   assert_int_equal(attn_bf16_of_f32(1.01171875f), 0x3f82); /* ... below or above */
   assert_int_equal(attn_bf16_of_f32(3.4e38f), 0x7f80);     /* beyond the largest: infinity */

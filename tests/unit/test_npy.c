@@ -58,6 +58,13 @@ static void test_write__f32_and_i32__reads_back(void **state) {
   assert_memory_equal(a.shape, shape, sizeof shape);
   assert_memory_equal(a.f, v, sizeof v);
   npy_free(&a);
+  v[5] = 1.0f + 0x1p-12f; /* rounds to 1 */
+  assert_int_equal(npy_write_f16(scratch_path("h.npy"), 3, shape, v, &e), ICE_OK);
+  if (npy_read_f32(scratch_path("h.npy"), &a, &e) != ICE_OK) fail_msg("%s", e.text);
+  v[5] = 1.0f;
+  assert_memory_equal(a.shape, shape, sizeof shape);
+  assert_memory_equal(a.f, v, sizeof v);
+  npy_free(&a);
   const int32_t idx[3] = {-1, 0, 7};
   assert_int_equal(npy_write_i32(scratch_path("i.npy"), 1, (int64_t[]){3}, idx, &e), ICE_OK);
   FILE *f = fopen(scratch_path("i.npy"), "rb");

@@ -1,0 +1,183 @@
+/* cmd_dump.c - verb `dump`: Q, K and V of a model run as a tape. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/cell.h"
+#include "harness/cli.h"
+#include "harness/run.h"
+#include "harness/tape.h"
+#include "kernels/core/rng.h"
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int number) { stop_signal = number; }
+
+typedef struct dump_options {
+  const char *file, *out;
+  long long examples, min_tokens;
+  int half;
+} dump_options;
+
+typedef struct dump { /* one example on its way through the model */
+  tape_writer *w;
+  int64_t example;
+  int input; /* -1 before the first call; a new input begins at layer 0 */
+  int rc;
+  ice_err err;
+} dump;
+
+static void record(void *ctx, const encoder_call *call) {
+  dump *d = ctx;
+  d->input += call->layer == 0;
+  if (d->rc == ICE_OK) d->rc = tape_add(d->w, d->example, d->input, call, &d->err);
+}
+
+/* Items of the split that are long enough, of them `examples` by seed; *out [*n] to free(). */
+static int choose(const task_data *d, const dump_options *o, uint64_t seed, int64_t **out, int64_t *n, int64_t *longest,
+                  ice_err *e) {
+  int64_t *item = malloc((size_t)(d->count + 1) * sizeof *item), *pick = malloc((size_t)(d->count + 1) * sizeof *pick);
+  int64_t fit = 0;
+  if (!item || !pick) {
+    free(item), free(pick);
+    return ice_fail(e, ICE_INTERNAL, "out of memory for %lld examples", (long long)d->count);
+  }
+  for (int64_t i = 0; i < d->count; i++) {
+    int enough = 1;
+    for (int s = 0; s < d->inputs; s++) enough &= task_len(d, i, s) >= o->min_tokens;
+    if (enough) item[fit++] = i;
+  }
+  *n = cell_draw(fit, o->examples, attn_hash(seed, CELL_DRAW_EXAMPLES, 0), pick);
+  *longest = 0;
+  for (int64_t i = 0; i < *n; i++) {
+    pick[i] = item[pick[i]];
+    for (int s = 0; s < d->inputs; s++)
+      if (task_len(d, pick[i], s) > *longest) *longest = task_len(d, pick[i], s);
+  }
+  free(item);
+  *out = pick;
+  if (*n) return ICE_OK;
+  free(pick);
+  return ice_fail(e, ICE_DATA, "%s: no example has %lld tokens or more", d->origin, o->min_tokens);
+}
+
+static int write_examples(tape_writer *w, encoder_run *run, const encoder *model, const task_data *data,
+                          const int64_t *item, int64_t n, cli_progress *progress, ice_err *e) {
+  float *logits = malloc((size_t)model->cfg.classes * sizeof *logits);
+  int rc = logits ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+  for (int64_t i = 0; rc == ICE_OK && i < n; i++) {
+    const int32_t *ids[TASK_MAX_INPUTS];
+    int64_t length[TASK_MAX_INPUTS];
+    dump d = {.w = w, .example = item[i], .input = -1};
+    cli_progress_tick(progress, i, n, NULL);
+    task_example(data, item[i], ids, length);
+    rc = encoder_forward(run, ids, length, logits, NULL, record, &d, e);
+    if (d.rc != ICE_OK) *e = d.err, rc = d.rc;
+    if (rc == ICE_OK && stop_signal) rc = ice_fail(e, 128 + (int)stop_signal, "interrupted; no tape was written");
+  }
+  free(logits);
+  return rc;
+}
+
+static int dump_cell(const run_plan *p, const run_cell *c, const dump_options *o, const task_data *data,
+                     const encoder *model, int quiet, ice_err *e) {
+  const tape_facts facts = {.task = c->cell->task->name,
+                            .model = c->cell->model,
+                            .method = c->cell->method->name,
+                            .model_hash = c->model->hash,
+                            .data_hash = c->data->hash,
+                            .seed = c->cell->seed,
+                            .layers = model->cfg.layers,
+                            .half = o->half};
+  const encoder_slot slot = {
+      .method = c->cell->method, .params = c->cell->params, .seed = c->cell->seed, .threads = p->x.threads};
+  int64_t *item = NULL, n, longest;
+  encoder_run *run = NULL;
+  tape_writer w = {0};
+  cli_progress progress;
+  ICE_TRY(choose(data, o, c->cell->seed, &item, &n, &longest, e));
+  cli_progress_start(&progress, "dump", !quiet);
+  int rc = cell_check_model(c->cell->task, model, longest, c->model->path, e);
+  if (rc == ICE_OK) rc = encoder_run_create(&run, model, &slot, longest, e);
+  if (rc == ICE_OK) rc = tape_begin(&w, o->out, &facts, e);
+  if (rc == ICE_OK) rc = write_examples(&w, run, model, data, item, n, &progress, e);
+  if (rc == ICE_OK) rc = tape_commit(&w, e);
+  tape_abort(&w);
+  cli_progress_end(&progress);
+  if (rc == ICE_OK && !quiet)
+    (void)printf("%s: %lld examples of %s, %d layers, %s; icebench attn --tape %s\n", o->out, (long long)n, facts.task,
+                 facts.layers, o->half ? "f2" : "f4", o->out);
+  encoder_run_destroy(run);
+  free(item);
+  return rc;
+}
+
+static int dump_file(const cli_common *common, const dump_options *o, const run_options *ro, ice_err *e) {
+  const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
+  run_plan p;
+  ICE_TRY(run_plan_create(&p, o->file, ro, e));
+  const run_cell *c = NULL;
+  for (int i = 0; i < p.n && !c; i++)
+    if (p.cell[i].cell->method->caps & ATTN_CAP_EXACT) c = p.cell + i;
+  int rc = c ? ICE_OK : ice_fail(e, ICE_USAGE, "%s: no exact method among its cells; add dense to `methods`", o->file);
+  task_data data = {0};
+  encoder model = {0};
+  (void)sigaction(SIGINT, &action, NULL);
+  (void)sigaction(SIGTERM, &action, NULL);
+  if (rc == ICE_OK) rc = task_load(c->cell->task, p.x.split, &data, e);
+  if (rc == ICE_OK) rc = encoder_load(&model, c->model->path, e);
+  if (rc == ICE_OK) rc = dump_cell(&p, c, o, &data, &model, common->quiet, e);
+  encoder_destroy(&model);
+  task_data_free(&data);
+  run_plan_destroy(&p);
+  return rc;
+}
+
+static int dump_main(const cli_common *common, int argc, char **argv, ice_err *e) {
+  dump_options o = {.examples = 4};
+  run_options ro = {0};
+  const char *limit = NULL, *threads = NULL, *tokens = NULL, *dtype = "f4", **set = NULL;
+  int files = 0;
+  const cli_option spec[] = {{.name = "out", .has_value = 1, .value = &o.out},
+                             {.name = "limit", .has_value = 1, .value = &limit},
+                             {.name = "min-tokens", .has_value = 1, .value = &tokens},
+                             {.name = "dtype", .has_value = 1, .value = &dtype},
+                             {.name = "filter", .has_value = 1, .value = &ro.filter},
+                             {.name = "set", .has_value = 1, .list = &set},
+                             {.name = "threads", .has_value = 1, .value = &threads},
+                             {.name = NULL}};
+  int rc = cli_parse(argc, argv, spec, &o.file, 1, &files, e);
+  if (rc == ICE_OK && (files != 1 || !o.out))
+    rc = ice_fail(e, ICE_USAGE, "dump: needs one file and a folder, e.g. icebench dump configs/quickstart.yaml --out tape");
+  if (rc == ICE_OK) rc = run_read_numbers(NULL, threads, &ro, e);
+  if (rc == ICE_OK && limit) rc = cli_int("limit", limit, 1, TAPE_MAX_CALLS, &o.examples, e);
+  if (rc == ICE_OK && tokens) rc = cli_int("min-tokens", tokens, 1, 1 << 30, &o.min_tokens, e);
+  if (rc == ICE_OK && strcmp(dtype, "f4") && strcmp(dtype, "f2"))
+    rc = ice_fail(e, ICE_USAGE, "--dtype = %s, allowed f4, f2", dtype);
+  o.half = !strcmp(dtype, "f2");
+  ro.set = set;
+  if (rc == ICE_OK) rc = dump_file(common, &o, &ro, e);
+  free((void *)set);
+  return rc;
+}
+
+const cli_verb cli_verb_dump = {
+    .name = "dump",
+    .summary = "write Q, K, V of a model run, to be replayed by attn",
+    .help =
+        "usage: icebench dump FILE.yaml --out DIR [options]\n\n"
+        "Runs the model of an experiment on a few examples, with its first exact method in the attention slot, and\n"
+        "writes Q, K and V of every layer as .npy with a manifest.json: a tape. `icebench attn --tape DIR` replays it.\n"
+        "The folder appears whole or not at all; an existing one is never touched.\n\n"
+        "  --out DIR        the new folder\n"
+        "  --limit N        examples, drawn by the seed of the cell (4)\n"
+        "  --min-tokens N   draw from examples of at least N tokens only\n"
+        "  --dtype f4|f2    as computed, or rounded to half the size (f4)\n"
+        "  --filter KEY=V,..  --set KEY=VALUE  --threads T   as for `icebench run`\n\n"
+        "examples:\n"
+        "  icebench dump configs/quickstart.yaml --limit 2 --out /tmp/tape\n"
+        "  icebench attn --tape /tmp/tape --methods dense,topk,icecells\n\n"
+        "exit codes: 0 done, 2 usage, 7 data or model missing, 130/143 interrupted (nothing is left behind)\n",
+    .main = dump_main,
+};
