@@ -101,10 +101,10 @@ quickstart: deps ## install what is missing, build, run the ListOps experiment; 
 	@echo "rows: $(QUICK_DB), view results; charts: plots/out/; again, or with other settings: icebench run --help"
 
 SHARE := $(DESTDIR)$(PREFIX)/share/icebench
-install: all ## install program, manual page, experiments and checkpoints (PREFIX=/usr/local)
+install: all ## install program, manual page, experiments, checkpoints and tapes (PREFIX=/usr/local)
 	install -D -m 755 $(B)/icebench $(DESTDIR)$(PREFIX)/bin/icebench
 	install -D -m 644 harness/icebench.1 $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1
-	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
+	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints models/tapes results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
 	  install -D -m 644 $$f $(SHARE)/$$f || exit 1; done
 
 uninstall: ## remove what install put there
