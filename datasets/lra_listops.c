@@ -11,18 +11,17 @@
 #include "datasets/lra_listops.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "datasets/manifest.h"
 #include "datasets/source.h"
 
 #define MIN_TOKENS 500 /* both bounds are exclusive */
 #define MAX_FILE_BYTES ((size_t)4 << 30)
-#define MANIFEST "generated.json"
 #define FOLDER "lra/listops-1000"
 #define GENERATOR "icebench lra/listops 1" /* counted up whenever a seed gives other examples */
 
@@ -274,80 +273,32 @@ static int load_file(const char *path, listops_layout layout, task_data *out, ic
 static const char *const file_name[TASK_SPLITS] = {"basic_train.tsv", "basic_val.tsv", "basic_test.tsv"};
 
 /* The folder [FILE_PATH] with the release layout below root, judged by any of its three files or the record of a
- * generation that may have been interrupted; 0 when there is none. */
-static int find_folder(const char *root, char *dir) {
+ * generation that may have been interrupted. */
+static int find_folder(const char *root, char *dir, int *found, ice_err *e) {
   static const char *const places[] = {FOLDER, "lra/lra_release/lra_release/listops-1000",
                                        "lra/lra_release/listops-1000", "lra_release/lra_release/listops-1000",
-                                       "lra_release/listops-1000", "listops-1000", "lra/listops"};
-  char path[FILE_PATH];
-  for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-    if (file_join(dir, root, places[i], NULL)) continue;
-    for (int s = 0; s < TASK_SPLITS; s++)
-      if (source_find(dir, file_name[s], path)) return 1;
-    if (!file_join(path, dir, MANIFEST, NULL) && file_is_regular(path)) return 1;
-  }
-  return 0;
-}
-
-/* --- the record beside generated files ------------------------------------------------------------------------ */
-
-/* Reads dir/generated.json; *made is NULL when there is none (official files). */
-static int read_manifest(const char *dir, json_t **made, ice_err *e) {
-  char path[FILE_PATH];
-  *made = NULL;
-  ICE_TRY(file_join(path, dir, MANIFEST, e));
-  if (!file_is_regular(path)) return ICE_OK;
-  file_map m;
-  ICE_TRY(file_open_map(path, 1 << 16, &m, e));
-  json_error_t err;
-  *made = json_loadb((const char *)m.p, m.n, JSON_REJECT_DUPLICATES, &err);
-  file_close_map(&m);
-  if (!json_is_object(*made)) {
-    json_decref(*made);
-    return ice_fail(e, ICE_DATA, "%s: not a JSON object; make the set again", path);
-  }
-  if (!json_is_true(json_object_get(*made, "complete"))) {
-    json_decref(*made);
-    return ice_fail(e, ICE_DATA, "%s: its making was interrupted; run `icebench data make lra/listops` again", path);
-  }
-  return ICE_OK;
-}
-
-static int write_manifest(const char *dir, json_t *made, ice_err *e) {
-  char path[FILE_PATH];
-  file_out o;
-  ICE_TRY(file_join(path, dir, MANIFEST, e));
-  ICE_TRY(file_out_open(&o, path, e));
-  if (json_dumpf(made, o.stream, JSON_INDENT(2)) || fputc('\n', o.stream) == EOF) {
-    file_out_abort(&o);
-    return ice_fail(e, ICE_INTERNAL, "%s: cannot be written", path);
-  }
-  return file_out_commit(&o, e);
+                                       "lra_release/listops-1000", "listops-1000", "lra/listops", NULL};
+  static const char *const names[] = {"basic_train.tsv", "basic_val.tsv", "basic_test.tsv", MANIFEST_FILE, NULL};
+  return source_locate(root, places, names, dir, found, e);
 }
 
 /* --- loading -------------------------------------------------------------------------------------------------- */
 
-/* The file must be the one that was generated, where that was recorded. */
-static int check_record(const json_t *made, task_split split, const task_data *d, ice_err *e) {
-  const char *want = json_string_value(json_object_get(json_object_get(made, task_split_name(split)), "xxh3"));
-  char have[17];
-  (void)snprintf(have, sizeof have, "%016" PRIx64, d->hash);
-  if (!want || !strcmp(want, have)) return ICE_OK;
-  return ice_fail(e, ICE_DATA, "%s: checksum (xxh3) %s, " MANIFEST " beside it says %s; make the set again", d->origin, have, want);
-}
-
 static int load(const char *root, task_split split, task_data *out, int *absent, ice_err *e) {
   char dir[FILE_PATH], path[FILE_PATH];
   json_t *made = NULL;
-  *absent = !find_folder(root, dir);
+  int found;
+  ICE_TRY(find_folder(root, dir, &found, e));
+  *absent = !found;
   if (*absent) return ice_fail(e, ICE_DATA, "%s: holds no " FOLDER, root);
-  ICE_TRY(read_manifest(dir, &made, e));
-  int rc = source_find(dir, file_name[split], path)
-               ? load_file(path, LISTOPS_RELEASE, out, e)
-               : ice_fail(e, ICE_DATA, "%s/%s: missing beside the other splits; make or fetch the set again", dir, file_name[split]);
-  if (!rc) {
+  ICE_TRY(manifest_read(dir, "lra/listops", &made, e));
+  int rc = source_find(dir, file_name[split], path, &found, e);
+  if (rc == ICE_OK && !found)
+    rc = ice_fail(e, ICE_DATA, "%s/%s: missing beside the other splits; make or fetch the set again", dir, file_name[split]);
+  if (rc == ICE_OK) rc = load_file(path, LISTOPS_RELEASE, out, e);
+  if (rc == ICE_OK) {
     out->official = !made;
-    rc = check_record(made, split, out, e);
+    rc = manifest_check(made, split, out, e);
     if (rc) task_data_free(out);
   }
   json_decref(made);
@@ -356,7 +307,9 @@ static int load(const char *root, task_split split, task_data *out, int *absent,
 
 static int load_standin(const char *root, task_split split, task_data *out, int *absent, ice_err *e) {
   char path[FILE_PATH];
-  *absent = split != TASK_TEST || !source_find(root, "lra/listops/nangia_bowman_test_d20s.tsv", path);
+  int found = 0;
+  if (split == TASK_TEST) ICE_TRY(source_find(root, "lra/listops/nangia_bowman_test_d20s.tsv", path, &found, e));
+  *absent = !found;
   if (*absent) return ice_fail(e, ICE_DATA, "%s: holds no stand-in for the %s split", root, task_split_name(split));
   return load_file(path, LISTOPS_ORIGINAL, out, e);
 }
@@ -414,13 +367,7 @@ static int make_split(const task_make_options *opt, const char *dir, task_split 
     if (opt->progress && ++*done % 256 == 0) opt->progress(opt->ctx, *done, total);
   }
   rc = file_out_commit(&o, e);
-  if (!rc) {
-    char hex[17];
-    (void)snprintf(hex, sizeof hex, "%016" PRIx64, (uint64_t)XXH3_64bits_digest(hash));
-    rc = json_object_set_new(record, task_split_name(split), json_pack("{s:I,s:s}", "examples", (json_int_t)count, "xxh3", hex))
-             ? ice_fail(e, ICE_INTERNAL, "out of memory")
-             : ICE_OK;
-  }
+  if (!rc) rc = manifest_add(record, split, count, XXH3_64bits_digest(hash), e);
 done:
   file_out_abort(&o);
   (void)XXH3_freeState(hash);
@@ -434,13 +381,13 @@ extern const task task_lra_listops;
 static int make(const task_make_options *opt, ice_err *e) {
   char dir[FILE_PATH], path[FILE_PATH];
   int64_t count[TASK_SPLITS], total = 0, done = 0;
+  int found, made_here = 0;
   if (opt->examples < 0)
     return ice_fail(e, ICE_USAGE, "%" PRId64 " examples; allowed are 0 (official sizes) and up", opt->examples);
-  if (find_folder(opt->out, dir)) {
-    ICE_TRY(file_join(path, dir, MANIFEST, e));
-    if (!file_is_regular(path))
-      return ice_fail(e, ICE_USAGE, "%s: holds files that were not generated; choose another folder with --out", dir);
-  }
+  ICE_TRY(find_folder(opt->out, dir, &found, e));
+  if (found) ICE_TRY(source_find(dir, MANIFEST_FILE, path, &made_here, e));
+  if (found && !made_here)
+    return ice_fail(e, ICE_USAGE, "%s: holds files that were not generated; choose another folder with --out", dir);
   ICE_TRY(file_join(dir, opt->out, FOLDER, e));
   ICE_TRY(file_make_dirs(dir, e));
   for (int s = 0; s < TASK_SPLITS; s++) {
@@ -450,14 +397,11 @@ static int make(const task_make_options *opt, ice_err *e) {
   uint64_t slots = 1024;
   while (slots < 2 * (uint64_t)total) slots *= 2;
   seen_set seen = {.slot = calloc(slots, sizeof *seen.slot), .mask = slots - 1};
-  json_t *made = json_pack("{s:s,s:s,s:b}", "generator", GENERATOR, "seed", "", "complete", 0);
-  char seed[24];
-  (void)snprintf(seed, sizeof seed, "%" PRIu64, opt->seed); /* text: 64 bits do not fit a JSON integer */
-  int rc = seen.slot && made && !json_object_set_new(made, "seed", json_string(seed)) ? write_manifest(dir, made, e)
-                                                                                       : ice_fail(e, ICE_INTERNAL, "out of memory");
+  json_t *made = manifest_new(GENERATOR, opt->seed);
+  int rc = seen.slot && made ? manifest_write(made, dir, 0, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
   /* From the test split on, so that it does not depend on how many examples the others have. */
   for (int s = TASK_SPLITS - 1; s >= 0 && !rc; s--) rc = make_split(opt, dir, (task_split)s, count[s], &seen, &done, total, made, e);
-  if (!rc) rc = json_object_set_new(made, "complete", json_true()) ? ice_fail(e, ICE_INTERNAL, "out of memory") : write_manifest(dir, made, e);
+  if (!rc) rc = manifest_write(made, dir, 1, e);
   if (!rc && opt->progress) opt->progress(opt->ctx, total, total);
   json_decref(made);
   free(seen.slot);

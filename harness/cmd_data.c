@@ -8,6 +8,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "datasets/source.h"
 #include "datasets/task.h"
 #include "harness/cli.h"
 
@@ -175,6 +176,8 @@ static void describe_split(const task *t, task_split split, const task_data *d) 
   (void)printf("  %-5s %lld examples (the release has %lld), %s\n", task_split_name(split), (long long)d->count,
                (long long)t->official_count[split], kind_of(d));
   (void)printf("        %s, xxh3 %016llx\n", d->origin, (unsigned long long)d->hash);
+  if (source_ignored(d->origin))
+    (void)printf("        members of the archive passed over (links, names that lead out of it): %lld\n", (long long)source_ignored(d->origin));
   (void)printf("        %lld..%lld tokens, mean %.1f; labels", (long long)shortest, (long long)longest,
                (double)d->start[d->count * d->inputs] / (double)(d->count * d->inputs));
   for (int64_t i = 0; i < d->count; i++) count[d->label[i] & 63]++;
@@ -281,7 +284,7 @@ const cli_verb cli_verb_data = {
             "       icebench data fetch TASK\n"
             "\n"
             "Data is looked for in the folders of $ICEBENCH_DATA_DIR (separated by ':'), then in datasets/data, in the\n"
-            "official layout of each release; files may be plain or gzipped.\n"
+            "official layout of each release; files and folders may be .gz, .zip, .tar, .tar.gz.\n"
             "list shows every split, its file, and what to do where one is absent.\n"
             "make generates a task in that layout, the same files for the same seed (default 1), below DIR (default: the\n"
             "first of these folders that can be written to); --examples keeps the first N of each split.\n"
