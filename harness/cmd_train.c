@@ -55,7 +55,7 @@ static int describe(const recipe *r, const char *params, const task_data *train,
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "task and method names are too long");
 }
 
-static int train_loaded(const cli_common *common, const recipe *r, int resume, const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
+static int train_loaded(const cli_common *common, const recipe *r, train_start start, const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
   const task *t = r->task;
   const attn_method *method = r->method;
   void *params = registry_defaults(method);
@@ -86,7 +86,7 @@ static int train_loaded(const cli_common *common, const recipe *r, int resume, c
     int stopped;
     catch_signals();
     cli_progress_start(&state.progress, r->name, !common->quiet);
-    rc = train_run(&cfg, train, dev, resume, &stop_requested, &stopped, report, &state, e);
+    rc = train_run(&cfg, train, dev, start, &stop_requested, &stopped, report, &state, e);
     cli_progress_end(&state.progress);
     if (stopped) rc = 128 + (int)stop_signal;
     if (rc == ICE_OK && !common->quiet) (void)printf("%s: best weights by dev accuracy, log beside it\n", r->out);
@@ -107,14 +107,14 @@ static int load_init(const recipe *r, encoder *init, ice_err *e) {
   return ice_fail(e, ICE_USAGE, "init: %s has another shape than the model of %s", r->init, t->name);
 }
 
-static int train_recipe(const cli_common *common, const recipe *r, int resume, ice_err *e) {
+static int train_recipe(const cli_common *common, const recipe *r, train_start start, ice_err *e) {
   task_data train, dev;
   ICE_TRY(task_load(r->task, TASK_TRAIN, &train, e));
   int rc = task_load(r->task, TASK_DEV, &dev, e);
   if (rc == ICE_OK) {
     encoder init = {0};
     rc = load_init(r, &init, e);
-    if (rc == ICE_OK) rc = train_loaded(common, r, resume, &init, &train, &dev, e);
+    if (rc == ICE_OK) rc = train_loaded(common, r, start, &init, &train, &dev, e);
     encoder_destroy(&init);
     task_data_free(&dev);
   }
@@ -123,16 +123,18 @@ static int train_recipe(const cli_common *common, const recipe *r, int resume, i
 }
 
 static int train_main(const cli_common *common, int argc, char **argv, ice_err *e) {
-  const char *resume = NULL, *file = NULL;
+  const char *resume = NULL, *force = NULL, *file = NULL;
   int files = 0;
-  const cli_option spec[] = {{.name = "resume", .value = &resume}, {.name = NULL}};
+  const cli_option spec[] = {{.name = "resume", .value = &resume}, {.name = "force", .value = &force}, {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, &file, 1, &files, e));
   if (files != 1) return ice_fail(e, ICE_USAGE, "train: needs one file, e.g. icebench train configs/train/lra-listops-softmax.yaml");
+  if (resume && force) return ice_fail(e, ICE_USAGE, "train: --resume goes on from a state, --force drops it; choose one");
+  const train_start start = resume ? TRAIN_RESUME : force ? TRAIN_FORCE : TRAIN_NEW;
   yaml_doc *doc;
   recipe r;
   ICE_TRY(yaml_read(file, &doc, e));
   int rc = recipe_read(doc, &r, e);
-  if (rc == ICE_OK) rc = train_recipe(common, &r, resume != NULL, e);
+  if (rc == ICE_OK) rc = train_recipe(common, &r, start, e);
   yaml_close(doc);
   return rc;
 }
@@ -140,13 +142,14 @@ static int train_main(const cli_common *common, int argc, char **argv, ice_err *
 const cli_verb cli_verb_train = {
     .name = "train",
     .summary = "train a model",
-    .help = "usage: icebench train FILE.yaml [--resume]\n"
+    .help = "usage: icebench train FILE.yaml [--resume | --force]\n"
             "\n"
             "Trains the LRA encoder with the recipe in FILE and writes the best weights by dev accuracy (safetensors),\n"
             "a log (CSV) beside them, and every few steps a state (FILE.safetensors.state) to go on from.\n"
             "The same file and data give the same bits, on any number of threads, killed and resumed or not.\n"
             "\n"
             "  --resume   go on from the state, if there is one\n"
+            "  --force    start anew although there is a state\n"
             "\n"
             "keys of FILE (defaults):\n"
             "  name, task, out            needed: a name, a task of `icebench list tasks`, the checkpoint to write\n"

@@ -318,8 +318,10 @@ static void destroy(trainer *t) {
   if (t->log) (void)fclose(t->log);
 }
 
-static int begin(trainer *t, int resume, ice_err *e) {
+static int begin(trainer *t, train_start start, ice_err *e) {
   ICE_TRY(name_files(t, e));
+  if (start == TRAIN_NEW && access(t->state_path, F_OK) == 0)
+    return ice_fail(e, ICE_USAGE, "%s: is there already; go on from it with --resume, or start anew with --force", t->state_path);
   ICE_TRY(encoder_create(&t->model, &t->cfg->model, e));
   ICE_TRY(allocate(t, e));
   if (t->cfg->init)
@@ -328,14 +330,15 @@ static int begin(trainer *t, int resume, ice_err *e) {
     encoder_init(&t->model, t->cfg->seed);
   t->state.best_accuracy = -1.0;
   int found = 0;
-  if (resume) ICE_TRY(train_state_read(t->state_path, t->cfg->description, &t->state, &found, e));
-  if (resume && !found && train_finished(t->cfg->out, t->log_path, t->cfg->description, t->cfg->steps))
+  if (start == TRAIN_RESUME) ICE_TRY(train_state_read(t->state_path, t->cfg->description, &t->state, &found, e));
+  if (start == TRAIN_RESUME && !found && train_finished(t->cfg->out, t->log_path, t->cfg->description, t->cfg->steps))
     t->state.step = t->cfg->steps;
   if (t->state.step > t->cfg->steps)
     return ice_fail(e, ICE_DATA, "%s: step %lld of %lld", t->state_path, (long long)t->state.step,
                     (long long)t->cfg->steps);
   network_pack(&t->net);
   ICE_TRY(make_folder(t->cfg->out, e));
+  if (start == TRAIN_FORCE) (void)unlink(t->state_path);
   return train_log_open(t->log_path, t->state.step, &t->log, e);
 }
 
@@ -401,7 +404,7 @@ static int loop(trainer *t, const volatile sig_atomic_t *stop, int *stopped,
   return ICE_OK;
 }
 
-int train_run(const train_config *cfg, const task_data *train, const task_data *dev, int resume,
+int train_run(const train_config *cfg, const task_data *train, const task_data *dev, train_start start,
               const volatile sig_atomic_t *stop, int *stopped, void (*report)(void *ctx, const train_event *ev),
               void *ctx, ice_err *e) {
   *stopped = 0;
@@ -409,7 +412,7 @@ int train_run(const train_config *cfg, const task_data *train, const task_data *
   ICE_TRY(check_data(train, "train", &cfg->model, e));
   ICE_TRY(check_data(dev, "dev", &cfg->model, e));
   trainer t = {.cfg = cfg, .train = train, .dev = dev};
-  int rc = begin(&t, resume, e);
+  int rc = begin(&t, start, e);
   if (rc == ICE_OK) rc = loop(&t, stop, stopped, report, ctx, e);
   destroy(&t);
   return rc;

@@ -38,13 +38,16 @@ typedef struct train_event {
   double sequences_per_second, eta_seconds;
 } train_event;
 
+/** What happens to the state of an earlier run, "<out>.state": it is a reason to refuse (ICE_USAGE), gone on from, or dropped. */
+typedef enum train_start { TRAIN_NEW, TRAIN_RESUME, TRAIN_FORCE } train_start;
+
 /** Trains until cfg->steps. Writes the best weights by dev accuracy to cfg->out and a log to "<out minus
- *  .safetensors>.log.csv". resume = 1 goes on from "<out>.state" if it is there (ICE_USAGE when it belongs to another
+ *  .safetensors>.log.csv". TRAIN_RESUME goes on from the state if it is there (ICE_USAGE when it belongs to another
  *  description, ICE_DATA when it is damaged) and does nothing when the training is complete already; the state is removed
  *  at the end. *stop (may be NULL) set to 1 by a signal handler saves the state and returns ICE_INTERNAL with *stopped =
  *  1. report (may be NULL) is called every 10 steps and at evaluations. ICE_DATA for examples that do not fit the model.
  */
-int train_run(const train_config *cfg, const task_data *train, const task_data *dev, int resume,
+int train_run(const train_config *cfg, const task_data *train, const task_data *dev, train_start start,
               const volatile sig_atomic_t *stop, int *stopped, void (*report)(void *ctx, const train_event *ev),
               void *ctx, ice_err *e);
 

@@ -80,7 +80,9 @@ static int read_opened(const st_file *f, const char *path, const char *descripti
   char hash[17];
   hash_of(s, hash);
   theirs = st_meta(f, "hash");
-  if (theirs && strcmp(theirs, hash) != 0)
+  if (!theirs)
+    return ice_fail(e, ICE_DATA, "%s: has no hash of its numbers, so they cannot be trusted; remove it to start anew", path);
+  if (strcmp(theirs, hash) != 0)
     return ice_fail(e, ICE_DATA, "%s: damaged: its numbers hash to %s, not to %s; remove it to start anew", path, hash,
                     theirs);
   return ICE_OK;

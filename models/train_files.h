@@ -21,7 +21,7 @@ typedef struct train_state {
 /** Writes the state whole or not at all (safetensors; numbers in the metadata, exact). */
 int train_state_write(const char *path, const char *description, const train_state *s, ice_err *e);
 /** Reads a state written for the same description; *found = 0 when there is no such file. ICE_USAGE when it belongs to
- *  another description, ICE_DATA when it is damaged. */
+ *  another description, ICE_DATA when it is damaged or has no hash. */
 int train_state_read(const char *path, const char *description, train_state *s, int *found, ice_err *e);
 
 /** 1 when the training of this description is complete: its checkpoint stands at path and its log holds a row of the

@@ -1,13 +1,17 @@
 /* fileio.c - see fileio.h */
 #include "kernels/core/fileio.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { TEMP_BASE = 200 }; /* bytes of a target's name in that of its temporary */
 
 int file_join(char *out, const char *dir, const char *name, ice_err *e) {
   size_t a = strlen(dir), b = strlen(name);
@@ -94,6 +98,40 @@ static size_t folder_of(const char *path, char *out, size_t size) {
   return n;
 }
 
+/* Is `name` the temporary that file_out_open makes for `base`: "." base "." process "-" number? */
+static int is_temporary(const char *name, const char *base) {
+  int end = 0;
+  const size_t n = strnlen(base, TEMP_BASE);
+  if (name[0] != '.' || strncmp(name + 1, base, n) || name[n + 1] != '.') return 0;
+  const char *rest = name + n + 2;
+  return *rest >= '0' && *rest <= '9' && sscanf(rest, "%*[0-9]-%*[0-9]%n", &end) == 0 && end > 0 && !rest[end];
+}
+
+/* Removes temporaries of the same target that a killed process left. A live one's is locked until it is renamed. */
+static void remove_stale(const char *folder, const char *base) {
+  DIR *d = opendir(folder);
+  for (struct dirent *f; d && (f = readdir(d));) {
+    if (!is_temporary(f->d_name, base)) continue;
+    const int fd = openat(dirfd(d), f->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) continue;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) (void)unlinkat(dirfd(d), f->d_name, 0);
+    (void)close(fd);
+  }
+  if (d) (void)closedir(d);
+}
+
+/* Creates and locks a temporary; -1 with errno. A file system without locks is no hindrance, it only keeps stale files. */
+static int create_locked(const char *path) {
+  const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+  struct stat st;
+  if (fd < 0) return -1;
+  (void)flock(fd, LOCK_EX);
+  if (fstat(fd, &st) == 0 && st.st_nlink > 0) return fd;
+  (void)close(fd); /* taken for stale before it was locked */
+  errno = EEXIST;
+  return -1;
+}
+
 int file_out_open(file_out *o, const char *path, ice_err *e) {
   *o = (file_out){0};
   struct stat st;
@@ -105,10 +143,11 @@ int file_out_open(file_out *o, const char *path, ice_err *e) {
   if (!*base) return ice_fail(e, ICE_USAGE, "'%s' names no file", path);
   memcpy(o->path, path, strlen(path) + 1);
   size_t n = folder_of(path, o->temp, sizeof o->temp);
+  remove_stale(o->temp, base);
   int fd = -1;
-  for (unsigned i = 0; i < 1000 && (fd < 0 && (i == 0 || errno == EEXIST)); i++) { /* EEXIST: left by a crash */
-    (void)snprintf(o->temp + n, sizeof o->temp - n, "/.%.200s.%ld-%u", base, (long)getpid(), i);
-    fd = open(o->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+  for (unsigned i = 0; i < 1000 && (fd < 0 && (i == 0 || errno == EEXIST)); i++) {
+    (void)snprintf(o->temp + n, sizeof o->temp - n, "/.%.*s.%ld-%u", TEMP_BASE, base, (long)getpid(), i);
+    fd = create_locked(o->temp);
   }
   if (fd < 0 || !(o->stream = fdopen(fd, "wb"))) {
     int err = errno;
@@ -127,8 +166,8 @@ int file_out_commit(file_out *o, ice_err *e) {
   errno = 0;
   int bad = ferror(f) | fflush(f), err = errno;
   if (!bad && fsync(fileno(f))) bad = 1, err = errno;
-  if (fclose(f) && !bad) bad = 1, err = errno;
-  if (!bad && rename(o->temp, o->path)) bad = 1, err = errno;
+  if (!bad && rename(o->temp, o->path)) bad = 1, err = errno; /* before the lock goes */
+  (void)fclose(f);                                            /* nothing is left in it to write */
   if (bad) {
     (void)unlink(o->temp);
     return ice_fail(e, ICE_INTERNAL, "%s: cannot be written: %s", o->path, err ? strerror(err) : "a write failed");

@@ -1,7 +1,8 @@
 /* fileio.h - files in and out: bounded mapping of regular files, and writing that leaves whole files only.
  *
  * A writer fills a temporary file in the folder of its target and renames it over the target after fsync, so that a
- * reader, a crash or a full disk never meets half a file. FIFOs, devices and folders are refused on both sides. */
+ * reader, a crash or a full disk never meets half a file. What a killed writer left is removed by the next one of the same
+ * target. FIFOs, devices and folders are refused on both sides. */
 #ifndef ICE_FILEIO_H
 #define ICE_FILEIO_H
 

@@ -97,6 +97,18 @@ else
 fi
 verdict make__interrupted__not_read_and_mended_by_the_same_command "$why"
 
+# Killed: the next run removes what was left behind.
+why=
+"$bin" data make lra/listops --out killed -q >"$work/out" 2>"$work/err" &
+maker=$!
+while [ -z "$(find killed -name '.basic_*' 2>/dev/null)" ] && kill -0 $maker 2>/dev/null; do sleep 0.01; done
+kill -9 $maker
+wait $maker 2>/dev/null
+[ -n "$(find killed -name '.basic_*')" ] || why="nothing was left to remove"
+run "$bin" data make lra/listops --examples 2 --out killed -q
+[ "$code" -eq 0 ] && [ -z "$(find killed -name '.basic_*')" ] || why="$why; $code left over: $(find killed -name '.*')"
+verdict make__killed__the_next_run_cleans_up "$why"
+
 verdict make__no_task__usage "$(complains 2 "needs a task" data make)"
 verdict make__unknown_task__known_ones_named "$(complains 2 "lra/listops" data make lra/listop)"
 verdict make__what_is_only_cut__says_from_what "$(complains 7 "cut from lra/listops" data make synth/listops-pieces)"

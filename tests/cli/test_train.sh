@@ -67,6 +67,10 @@ grep -q -e '--resume' "$work/err" || why="$why it says $(cat "$work/err")"
 verdict train__interrupted__saves_and_exits_130 "$why"
 
 cp "$work/long/model.safetensors.state" "$work/kept"
+why=$(complains 2 "--resume, or start anew with --force" train "$work/long.yaml")
+cmp -s "$work/long/model.safetensors.state" "$work/kept" || why="$why the state changed"
+verdict train__state_there_and_nothing_said__refused_and_kept "$why"
+verdict train__resume_and_force__refused "$(complains 2 "choose one" train "$work/long.yaml" --resume --force)"
 start "$work/long.yaml" --resume
 await_state "$work/long" "$work/kept"
 kill -TERM $pid

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -109,6 +110,33 @@ static void test_open__left_over_temporaries__no_obstacle(void **state) {
   holds(scratch_path("a"), "first");
   assert_int_equal(file_out_commit(&p, &e), ICE_OK);
   holds(scratch_path("a"), "second");
+}
+
+/* What a killed writer left goes with the next one; a live writer's, another target's and anybody else's files stay. */
+static void test_open__temporaries_of_dead_writers__removed(void **state) {
+  (void)state;
+  const char *const stays[] = {".b.1-0", ".a.tsv.1-0", ".a.x-1", ".a.1-", ".a.1-0.old", ".a", "a.1-0", ".a.1"};
+  file_out live, o;
+  ice_err e = {0};
+  const pid_t killed = fork();
+  if (killed == 0) {
+    (void)file_out_open(&o, scratch_path("a"), &e);
+    (void)raise(SIGKILL);
+  }
+  assert_int_equal(waitpid(killed, NULL, 0), killed);
+  assert_int_equal(entries(), 1);
+  (void)scratch_write(".a.99999999-3", "x", 1);
+  for (size_t i = 0; i < sizeof stays / sizeof *stays; i++) (void)scratch_write(stays[i], "x", 1);
+  assert_int_equal(file_out_open(&live, scratch_path("a"), &e), ICE_OK);
+  assert_int_equal(entries(), 9);
+  assert_int_equal(file_out_open(&o, scratch_path("a"), &e), ICE_OK);
+  assert_int_equal(entries(), 10);
+  (void)fputs("live", live.stream);
+  assert_int_equal(file_out_commit(&live, &e), ICE_OK);
+  file_out_abort(&o);
+  assert_int_equal(entries(), 9);
+  for (size_t i = 0; i < sizeof stays / sizeof *stays; i++) holds(scratch_path(stays[i]), "x");
+  holds(scratch_path("a"), "live");
 }
 
 static void test_open__only_regular_files__replaced(void **state) {
@@ -216,6 +244,7 @@ int main(void) {
       TEST(test_abort__old_file_stays),
       TEST(test_commit__write_fails__old_file_stays),
       TEST(test_open__left_over_temporaries__no_obstacle),
+      TEST(test_open__temporaries_of_dead_writers__removed),
       TEST(test_open__only_regular_files__replaced),
       TEST(test_map__refusals_and_limits),
       TEST(test_join__limit),

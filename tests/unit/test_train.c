@@ -111,7 +111,8 @@ static train_config config(int inputs) {
 
 typedef struct plan {
   train_config cfg;
-  int resume, inputs;
+  train_start resume;
+  int inputs;
   int64_t kill_at, stop_at; /* at the first report of this step or a later one; 0: never */
   int kill_after_ms;        /* from outside; 0: never */
   uint64_t fail_at;         /* this allocation fails; 0: none */
@@ -454,7 +455,7 @@ static void test_resume__killed_at_any_report__same_bytes(void **state) {
     char text[1024];
     plan p = {.cfg = c, .kill_at = at[i]};
     assert_int_equal(run(&p, text), KILLED);
-    p.kill_at = 0, p.resume = 1, p.cfg.threads = 1 + i % 3;
+    p.kill_at = 0, p.resume = TRAIN_RESUME, p.cfg.threads = 1 + i % 3;
     const int rc = run(&p, text);
     if (rc != ICE_OK) fail_msg("code %d: %s", rc, text);
     assert_file(out, model), assert_file(log_path, log);
@@ -471,7 +472,7 @@ static void test_resume__killed_again_and_again__same_bytes(void **state) {
   bytes model, log;
   truth(&c, &model, &log);
   char text[1024];
-  plan p = {.cfg = c, .resume = 1};
+  plan p = {.cfg = c, .resume = TRAIN_RESUME};
   int rc = KILLED, kills = 0;
   for (int i = 0; i < 25 && rc == KILLED; i++) { /* wherever it is by then: loading, a step, an evaluation, a save */
     p.kill_after_ms = 2 + i % 9;
@@ -492,7 +493,7 @@ static void test_stop__signal__saves_and_resumes_with_same_bytes(void **state) {
   truth(&c, &model, &log);
   char text[1024];
   plan p = {.cfg = c};
-  for (p.stop_at = 7; p.stop_at <= 42; p.stop_at += 7, p.resume = 1) {
+  for (p.stop_at = 7; p.stop_at <= 42; p.stop_at += 7, p.resume = TRAIN_RESUME) {
     assert_int_equal(run(&p, text), STOPPED + ICE_INTERNAL);
     assert_non_null(strstr(text, "--resume"));
     assert_true(exists(state_path));
@@ -510,7 +511,7 @@ static void test_resume__nothing_there_or_complete__starts_or_stays(void **state
   bytes model, log;
   truth(&c, &model, &log);
   char text[1024];
-  plan p = {.cfg = c, .resume = 1};
+  plan p = {.cfg = c, .resume = TRAIN_RESUME};
   assert_int_equal(run(&p, text), ICE_OK); /* nothing there */
   assert_file(out, model), assert_file(log_path, log);
   p.kill_at = 1;                           /* any report would kill it */
@@ -535,7 +536,7 @@ static void test_resume__other_description__refused_and_kept(void **state) {
   bytes before = stopped_state(&c), model = slurp(out), log = slurp(log_path);
   c.description = "another";
   char text[1024];
-  const plan p = {.cfg = c, .resume = 1};
+  const plan p = {.cfg = c, .resume = TRAIN_RESUME};
   assert_int_equal(run(&p, text), ICE_USAGE);
   assert_non_null(strstr(text, state_path));
   assert_file(state_path, before), assert_file(out, model), assert_file(log_path, log);
@@ -548,7 +549,7 @@ static void test_resume__damaged_state__refused_and_kept(void **state) {
   const bytes whole = stopped_state(&c);
   const size_t header = 8 + ((size_t)(unsigned char)whole.p[0] | (size_t)(unsigned char)whole.p[1] << 8);
   char text[1024];
-  for (int i = 0; i < 12; i++) {
+  for (int i = 0; i < 13; i++) {
     bytes bad = {malloc(whole.n + 1), whole.n};
     assert_non_null(bad.p);
     memcpy(bad.p, whole.p, whole.n + 1);
@@ -565,10 +566,11 @@ static void test_resume__damaged_state__refused_and_kept(void **state) {
     case 8: word = strstr(bad.p + 8, "\"step\":\"21\""), word[8] = '9'; break; /* of 43 */
     case 9: word = strstr(bad.p + 8, "best_accuracy"), word[0] = 'B'; break;
     case 10: word = strstr(bad.p + 8, "adam_v"), word[0] = 'A'; break;
+    case 11: word = strstr(bad.p + 8, "\"hash\""), word[1] = 'H'; break;
     default: memset(bad.p + 8, ' ', header - 8); break;
     }
     spill(state_path, bad);
-    const plan p = {.cfg = c, .resume = 1};
+    const plan p = {.cfg = c, .resume = TRAIN_RESUME};
     const int rc = run(&p, text);
     if (rc != ICE_DATA || !strstr(text, state_path)) fail_msg("fault %d: code %d, \"%s\"", i, rc, text);
     assert_file(state_path, bad);
@@ -577,9 +579,26 @@ static void test_resume__damaged_state__refused_and_kept(void **state) {
   train_config larger = c;
   larger.model.mlp++;
   spill(state_path, whole);
-  const plan p = {.cfg = larger, .resume = 1};
+  const plan p = {.cfg = larger, .resume = TRAIN_RESUME};
   assert_int_equal(run(&p, text), ICE_DATA); /* same description, other model */
   assert_non_null(strstr(text, "params has shape"));
+  free(whole.p);
+}
+
+static void test_run__state_of_an_earlier_run__refused_unless_told(void **state) {
+  (void)state;
+  const train_config c = config(1);
+  const bytes whole = stopped_state(&c);
+  char text[1024];
+  plan p = {.cfg = c};
+  assert_int_equal(run(&p, text), ICE_USAGE);
+  assert_non_null(strstr(text, state_path));
+  assert_non_null(strstr(text, "--resume"));
+  assert_non_null(strstr(text, "--force"));
+  assert_file(state_path, whole);
+  p.resume = TRAIN_FORCE, p.stop_at = 1; /* starts anew: stops at its first report, far before the old state */
+  assert_int_equal(run(&p, text), STOPPED);
+  assert_non_null(strstr(text, "after step 10;"));
   free(whole.p);
 }
 
@@ -713,6 +732,7 @@ int main(void) {
       TRAIN_TEST(test_resume__nothing_there_or_complete__starts_or_stays),
       TRAIN_TEST(test_resume__other_description__refused_and_kept),
       TRAIN_TEST(test_resume__damaged_state__refused_and_kept),
+      TRAIN_TEST(test_run__state_of_an_earlier_run__refused_unless_told),
       TRAIN_TEST(test_run__settings_out_of_range__usage_error),
       TRAIN_TEST(test_run__examples_that_do_not_fit__data_error_names_them),
       TRAIN_TEST(test_run__every_allocation_fails_once__reported_and_returned),
