@@ -16,19 +16,20 @@ typedef struct attn_options {
   const char **set, **plugin;
   int causal, save;
   long long rounds, threads;
-  double max_seconds;
+  double max_seconds, limit_seconds;
   uint64_t seed;
 } attn_options;
 
 /* ---- Options. */
 
-static int read_numbers(attn_options *o, const char *rounds, const char *threads, const char *seconds, const char *seed,
-                        ice_err *e) {
+static int read_numbers(attn_options *o, const char *rounds, const char *threads, const char *seconds, const char *limit,
+                        const char *seed, ice_err *e) {
   const char *env = getenv("ICEBENCH_THREADS");
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
   o->rounds = 9;
   o->threads = cores < 1 ? 1 : cores > 128 ? 128 : cores;
   o->max_seconds = 120.0;
+  o->limit_seconds = 600.0;
   o->seed = 1;
   if (rounds) ICE_TRY(cli_int("rounds", rounds, 1, 1000, &o->rounds, e));
   if (threads)
@@ -39,6 +40,7 @@ static int read_numbers(attn_options *o, const char *rounds, const char *threads
     o->threads = n;
   }
   if (seconds) ICE_TRY(cli_real("max-seconds", seconds, 0.0, 1e6, &o->max_seconds, e));
+  if (limit) ICE_TRY(cli_real("limit-seconds", limit, 0.1, 1e6, &o->limit_seconds, e));
   if (seed && !number_u64(seed, &o->seed)) return ice_fail(e, ICE_USAGE, "--seed = %s, allowed 0..2^64-1", seed);
   return ICE_OK;
 }
@@ -102,7 +104,7 @@ static int run(const cli_common *common, const attn_options *o, ice_err *e) {
   measure_result result;
   const int64_t started_ms = attn_utc_ms();
   const attn_report r = {.set = &set, .rows = &rows, .result = &result, .threads = (int)o->threads, .rounds = (int)o->rounds, .seed = o->seed};
-  ICE_TRY(measure_rows_create(&rows, o->methods, o->set, o->plugin, e));
+  ICE_TRY(measure_rows_create(&rows, o->methods, o->set, o->plugin, watch_current(), e));
   int rc = load(o, &set, e);
   if (rc == ICE_OK) {
     const measure_plan plan = {.rounds = (int)o->rounds, .warmup = 1, .max_seconds = o->max_seconds, .seed = o->seed};
@@ -121,7 +123,8 @@ static int run(const cli_common *common, const attn_options *o, ice_err *e) {
 
 static int attn_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   attn_options o = {.format = "text"};
-  const char *causal = NULL, *save_it = NULL, *rounds = NULL, *threads = NULL, *seconds = NULL, *seed = NULL;
+  const char *causal = NULL, *save_it = NULL, *rounds = NULL, *threads = NULL, *seconds = NULL, *limit = NULL,
+             *seed = NULL;
   int positionals = 0;
   const cli_option spec[] = {{.name = "q", .has_value = 1, .value = &o.q},
                              {.name = "k", .has_value = 1, .value = &o.k},
@@ -134,6 +137,7 @@ static int attn_main(const cli_common *common, int argc, char **argv, ice_err *e
                              {.name = "set", .has_value = 1, .list = &o.set},
                              {.name = "rounds", .has_value = 1, .value = &rounds},
                              {.name = "max-seconds", .has_value = 1, .value = &seconds},
+                             {.name = "limit-seconds", .has_value = 1, .value = &limit},
                              {.name = "threads", .has_value = 1, .value = &threads},
                              {.name = "seed", .has_value = 1, .value = &seed},
                              {.name = "out", .has_value = 1, .value = &o.out},
@@ -145,8 +149,12 @@ static int attn_main(const cli_common *common, int argc, char **argv, ice_err *e
   o.causal = causal != NULL;
   o.save = save_it != NULL;
   if (rc == ICE_OK) rc = check_options(&o, e);
-  if (rc == ICE_OK) rc = read_numbers(&o, rounds, threads, seconds, seed, e);
-  if (rc == ICE_OK) rc = run(common, &o, e);
+  if (rc == ICE_OK) rc = read_numbers(&o, rounds, threads, seconds, limit, seed, e);
+  /* All code that may be somebody else's runs in a child: what crashes there costs one method. */
+  if (rc == ICE_OK && watch_current())
+    rc = watch_done(watch_current(), run(common, &o, e), e);
+  else if (rc == ICE_OK)
+    rc = watch_run(common, argc, argv, 0, o.limit_seconds, e);
   free((void *)o.set);
   free((void *)o.plugin);
   return rc;
@@ -182,9 +190,11 @@ const cli_verb cli_verb_attn = {
         "reuse\n"
         "                      the built index\n"
         "  --plugin FILE.so    adds a method that exports `const attn_method *icebench_plugin(uint32_t abi)`;\n"
-        "                      docs/plugin.c is an example\n\n"
+        "                      docs/plugin.c is an example. All methods run in a child process: one that crashes, does\n"
+        "                      not end or writes NaN is a failed row, and the others are measured without it\n\n"
         "measurement:\n"
         "  --rounds N          1..1000 (9)       --max-seconds S  stop starting rounds after S seconds (120)\n"
+        "  --limit-seconds S   a method whose single pass takes longer has failed (600)\n"
         "  --threads T         1..256 ($ICEBENCH_THREADS, else all cores)\n"
         "  --seed S            seed of randomised methods (1)\n\n"
         "output:\n"

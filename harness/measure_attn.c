@@ -22,6 +22,7 @@ static void set_status(measure_row *row, attn_status status, const char *reason)
  * then each layer, so that a layer has samples like any other column. */
 typedef struct group {
   const measure_set *set;
+  watch *watch;
   int first, count, parts; /* parts: 1 + layers */
   measure_method mm;
   attn_viewm out; /* for the problem at hand; strides are set per problem */
@@ -46,7 +47,10 @@ static int make_groups(measure_rows *rows, const measure_set *set, group *g) {
   int n = 0;
   for (int r = 0; r < rows->n; r++) {
     measure_row *row = rows->row + r;
+    if (row->status != ATTN_OK) continue; /* a plug-in that did not load, or was blamed */
+    watch_begin(rows->watch, row->method->name, "check");
     attn_status status = check_all(row, set);
+    watch_end(rows->watch);
     if (status != ATTN_OK)
       set_status(row, status, attn_last_error());
     else if (n && g[n - 1].first + g[n - 1].count == r && same_build(row - 1, row))
@@ -62,9 +66,12 @@ static int open_group(measure_rows *rows, const measure_set *set, const measure_
                       group *g) {
   measure_row *row = rows->row + g->first;
   g->set = set;
+  g->watch = rows->watch;
   g->parts = 1 + set->layers;
   g->out.p = out;
+  watch_begin(rows->watch, row->method->name, "sizes");
   g->status = measure_method_open_all(&g->mm, row->method, rows->params + g->first, g->count, in, set->n);
+  watch_end(rows->watch);
   g->cost = calloc((size_t)(g->count * (g->parts + 1)), sizeof *g->cost);
   if (g->status == ATTN_OK && !g->cost)
     g->status = attn_fail(ATTN_ERR_NOMEM, "%s: no memory for timings", row->method->name);
@@ -86,7 +93,9 @@ static int pass(void *ctx, int first, measure_times *out, ice_err *e) {
   for (int i = 0; i < g->set->n; i++) {
     const measure_tensors *t = g->set->t + i;
     const attn_viewm view = measure_dense_view(g->out.p, t->in.pb.h, t->in.pb.nq, t->in.pb.dv);
+    watch_begin(g->watch, g->mm.method->name, "build and forward");
     g->status = measure_method_pass(&g->mm, &t->in, first % g->count, view, NULL, one);
+    watch_end(g->watch);
     if (g->status != ATTN_OK)
       return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", g->mm.method->name, attn_last_error(), attn_status_text(g->status));
     for (int v = 0; v < g->count; v++) {
@@ -214,6 +223,7 @@ static attn_status check_finite(const measure_row *row, const attn_problem *pb, 
 
 typedef struct judge { /* one row on its way through the set */
   measure_row *row;
+  watch *watch;
   quality_sums *sums; /* [1 + layers] */
   int layers;
   const char *out_dir;
@@ -232,11 +242,13 @@ static int judge_problem(judge *j, const measure_tensors *t, const quality_ref *
   measure_method mm;
   ICE_TRY(quality_keys_create(&keys, pb, e));
   attn_stats st = {.on_keys = set ? quality_on_keys : NULL, .ctx = &keys};
+  watch_begin(j->watch, row->method->name, "build and forward");
   attn_status status = measure_method_open(&mm, row->method, &params, 1, &t->in);
   if (status == ATTN_OK) {
     status = measure_method_pass(&mm, &t->in, 0, view, &st, NULL);
     measure_method_close(&mm);
   }
+  watch_end(j->watch);
   if (status == ATTN_OK) status = check_finite(row, pb, j->o);
   if (status != ATTN_OK) set_status(row, status, attn_last_error());
   int rc = ICE_OK;
@@ -278,7 +290,7 @@ int measure_rows_judge(measure_rows *rows, const measure_set *set, const char *o
   float *o = attn_alloc(output_floats(set) * sizeof *o);
   int rc = j && sums && o ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for outputs");
   for (int r = 0; rc == ICE_OK && r < rows->n; r++)
-    j[r] = (judge){.row = rows->row + r, .sums = sums + r * parts, .layers = set->layers, .out_dir = out_dir, .o = o};
+    j[r] = (judge){.row = rows->row + r, .watch = rows->watch, .sums = sums + r * parts, .layers = set->layers, .out_dir = out_dir, .o = o};
   for (int i = 0; rc == ICE_OK && i < set->n; i++) rc = judge_rows(rows, j, set->t + i, e);
   for (int r = 0; rc == ICE_OK && r < rows->n; r++) {
     if (rows->row[r].status != ATTN_OK || rows->row[r].reference) continue;

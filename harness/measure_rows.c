@@ -14,29 +14,67 @@ enum { MAX_SETTINGS = 64 };
 
 /* ---- Methods and plug-ins. */
 
+/* The method of a shared object, or NULL and why not. */
+static const attn_method *open_plugin(const char *full, char *why) {
+  void *lib = dlopen(full, RTLD_NOW | RTLD_LOCAL);
+  if (!lib) {
+    (void)snprintf(why, MEASURE_REASON, "cannot be loaded: %s", dlerror());
+    return NULL;
+  }
+  const attn_method *(*entry)(uint32_t);
+  *(void **)&entry = dlsym(lib, "icebench_plugin");
+  if (!entry) {
+    (void)snprintf(why, MEASURE_REASON, "no function `const attn_method *icebench_plugin(uint32_t abi)`");
+    return NULL;
+  }
+  const attn_method *m = entry(ATTN_ABI);
+  ice_err bad = {0};
+  if (!m)
+    (void)snprintf(why, MEASURE_REASON, "refuses version %u of the interface; build it against this attn.h", ATTN_ABI);
+  else if (registry_self_check_table((const attn_method *const[]){m, NULL}, &bad) != ICE_OK)
+    (void)snprintf(why, MEASURE_REASON, "%s", bad.text);
+  return *why ? NULL : m;
+}
+
+/* "window" of ./lib/window.so; to free(). */
+static char *name_of_file(const char *path) {
+  const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+  return strndup(base, strcspn(base, "."));
+}
+
 static int load_plugin(measure_rows *rows, const char *path, ice_err *e) {
   char full[PATH_MAX];
   if (rows->n_plugins == MEASURE_MAX_METHODS)
     return ice_fail(e, ICE_USAGE, "--plugin: given more than %d times", MEASURE_MAX_METHODS);
   if (!realpath(path, full)) return ice_fail(e, ICE_USAGE, "--plugin %s: no such file", path);
-  void *lib = dlopen(full, RTLD_NOW | RTLD_LOCAL);
-  if (!lib) return ice_fail(e, ICE_USAGE, "--plugin %s: %s", path, dlerror());
-  const attn_method *(*entry)(uint32_t);
-  *(void **)&entry = dlsym(lib, "icebench_plugin");
-  if (!entry)
-    return ice_fail(e, ICE_USAGE, "--plugin %s: no function `const attn_method *icebench_plugin(uint32_t abi)`", path);
-  const attn_method *m = entry(ATTN_ABI);
-  if (!m)
-    return ice_fail(e, ICE_USAGE, "--plugin %s: refuses version %u of the interface; build it against this attn.h",
-                    path, ATTN_ABI);
-  ice_err bad = {0};
-  if (registry_self_check_table((const attn_method *const[]){m, NULL}, &bad) != ICE_OK)
-    return ice_fail(e, ICE_USAGE, "--plugin %s: %s", path, bad.text);
-  int taken = registry_find(m->name, NULL) != NULL;
-  for (int i = 0; i < rows->n_plugins; i++) taken |= !strcmp(rows->plugin[i]->name, m->name);
-  if (taken) return ice_fail(e, ICE_USAGE, "--plugin %s: there is a method %s already", path, m->name);
+  attn_method *broken = rows->broken + rows->n_plugins;
+  char *why = rows->why[rows->n_plugins];
+  const char *blamed = watch_reason(rows->watch, full);
+  if (blamed) (void)snprintf(why, MEASURE_REASON, "%s", blamed);
+  watch_begin(rows->watch, full, "loading");
+  const attn_method *m = blamed ? NULL : open_plugin(full, why);
+  watch_end(rows->watch);
+  if (!m) {
+    char text[MEASURE_REASON];
+    (void)snprintf(text, sizeof text, "--plugin %.300s: %.700s", path, why);
+    memcpy(why, text, sizeof text);
+    *broken = (attn_method){.name = name_of_file(path), .version = "-", .doc = "a plug-in that did not load"};
+    m = broken;
+    if (!broken->name) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  } else {
+    int taken = registry_find(m->name, NULL) != NULL;
+    for (int i = 0; i < rows->n_plugins; i++) taken |= !strcmp(rows->plugin[i]->name, m->name);
+    if (taken) return ice_fail(e, ICE_USAGE, "--plugin %s: there is a method %s already", path, m->name);
+  }
   rows->plugin[rows->n_plugins++] = m;
   return ICE_OK;
+}
+
+/* Why a method is no method: it stands in for a plug-in that did not load. NULL when it is one. */
+static const char *broken_reason(const measure_rows *rows, const attn_method *m) {
+  for (int i = 0; i < rows->n_plugins; i++)
+    if (m == rows->broken + i) return rows->why[i];
+  return NULL;
 }
 
 static const attn_method *find_method(const measure_rows *rows, const char *name, ice_err *e) {
@@ -59,6 +97,28 @@ static int add_method(measure_rows *rows, const attn_method *m, ice_err *e) {
   return ICE_OK;
 }
 
+/* A name that nobody has is that of the first plug-in which did not load and has no name yet. */
+static const attn_method *adopt(measure_rows *rows, const char *name) {
+  for (int i = 0; i < rows->n_plugins; i++) {
+    attn_method *m = rows->broken + i;
+    if (rows->plugin[i] != m || has_method(rows, m)) continue;
+    char *copy = strdup(name);
+    if (!copy) return NULL;
+    free((char *)(uintptr_t)m->name);
+    m->name = copy;
+    return m;
+  }
+  return NULL;
+}
+
+/* Plug-ins that did not load have their row, wanted by name or not. */
+static int add_broken(measure_rows *rows, ice_err *e) {
+  for (int i = 0; i < rows->n_plugins; i++)
+    if (rows->plugin[i] == rows->broken + i && !has_method(rows, rows->plugin[i]))
+      ICE_TRY(add_method(rows, rows->plugin[i], e));
+  return ICE_OK;
+}
+
 static int choose_methods(measure_rows *rows, const char *list, ice_err *e) {
   if (!list) {
     for (const attn_method *const *m = registry_methods; *m; m++)
@@ -70,10 +130,11 @@ static int choose_methods(measure_rows *rows, const char *list, ice_err *e) {
   int rc = copy ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
   for (char *name; rc == ICE_OK && (name = strsep(&at, ",")) != NULL;) {
     const attn_method *m = find_method(rows, name, e);
+    if (!m) m = adopt(rows, name);
     rc = m ? add_method(rows, m, e) : ICE_USAGE;
   }
   free(copy);
-  return rc;
+  return rc == ICE_OK ? add_broken(rows, e) : rc;
 }
 
 /* ---- Settings. */
@@ -110,6 +171,7 @@ static int add_setting(const measure_rows *rows, settings *all, char *pair, ice_
     return ice_fail(e, ICE_USAGE, "--set %s: expected METHOD.PARAMETER=VALUE, as in topk.k=8|16|32", pair);
   *equals = *dot = '\0';
   const attn_method *m = find_method(rows, pair, e);
+  if (m && broken_reason(rows, m)) return ICE_OK; /* whatever its parameters are */
   const attn_param *p = m ? registry_param(m, dot + 1, e) : NULL;
   if (!p) return ICE_USAGE;
   if (!has_method(rows, m))
@@ -164,6 +226,12 @@ static int add_row(measure_rows *rows, const attn_method *m, const setting *cons
   }
   row->json = registry_params_json(m, row->params);
   row->swept = strdup(swept);
+  const char *why = broken_reason(rows, m);
+  if (!why) why = watch_reason(rows->watch, m->name);
+  if (why) {
+    row->status = ATTN_ERR_ARG;
+    (void)snprintf(row->reason, sizeof row->reason, "%s", why);
+  }
   return row->json && row->swept ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
 }
 
@@ -202,11 +270,13 @@ static int choose_rows(measure_rows *rows, const char *const *set, ice_err *e) {
 }
 
 int measure_rows_create(measure_rows *rows, const char *methods, const char *const *set, const char *const *plugin,
-                        ice_err *e) {
-  *rows = (measure_rows){0};
+                        watch *w, ice_err *e) {
+  *rows = (measure_rows){.watch = w};
   rows->row = calloc(MEASURE_MAX_ROWS, sizeof *rows->row);
   rows->params = calloc(MEASURE_MAX_ROWS, sizeof *rows->params);
-  int rc = rows->row && rows->params ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+  rows->broken = calloc(MEASURE_MAX_METHODS, sizeof *rows->broken);
+  rows->why = calloc(MEASURE_MAX_METHODS, sizeof *rows->why);
+  int rc = rows->row && rows->params && rows->broken && rows->why ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
   for (int i = 0; rc == ICE_OK && plugin && plugin[i]; i++) rc = load_plugin(rows, plugin[i], e);
   if (rc == ICE_OK) rc = choose_methods(rows, methods, e);
   if (rc == ICE_OK) rc = choose_rows(rows, set, e);
@@ -222,7 +292,10 @@ void measure_rows_destroy(measure_rows *rows) {
     free(rows->row[i].cost);
     free(rows->row[i].quality);
   }
+  for (int i = 0; rows->broken && i < MEASURE_MAX_METHODS; i++) free((char *)(uintptr_t)rows->broken[i].name);
   free(rows->row);
   free((void *)rows->params);
+  free(rows->broken);
+  free(rows->why);
   *rows = (measure_rows){0};
 }

@@ -10,8 +10,9 @@
 #include "harness/measure_store.h"
 #include "harness/measure_tensors.h"
 #include "harness/quality.h"
+#include "harness/watch.h"
 
-enum { MEASURE_MAX_ROWS = 1024, MEASURE_MAX_METHODS = 64 };
+enum { MEASURE_MAX_ROWS = 1024, MEASURE_MAX_METHODS = 64, MEASURE_REASON = 1024 };
 
 typedef struct measure_row {
   const attn_method *method;
@@ -21,7 +22,7 @@ typedef struct measure_row {
   int reference; /* 1: nobody asked for it; timed only to be compared with                     */
   int column;    /* in the measurement; -1: refused or failed. The columns of layers follow it  */
   attn_status status;
-  char reason[1024];  /* one line, when status is not ATTN_OK */
+  char reason[MEASURE_REASON]; /* one line, when status is not ATTN_OK */
   measure_cost *cost; /* [1 + layers]: all problems together, then those of each layer; owned   */
   quality *quality;   /* [1 + layers], owned                                                    */
 } measure_row;
@@ -34,13 +35,18 @@ typedef struct measure_rows {
   int n_methods;
   const attn_method *plugin[MEASURE_MAX_METHODS];
   int n_plugins;
+  attn_method *broken; /* [n_plugins]: stand in for plug-ins that did not load; owned */
+  char (*why)[MEASURE_REASON]; /* [n_plugins]: the reasons, "" where all is well; owned */
+  watch *watch;        /* told of every step in a method's code; may be NULL */
 } measure_rows;
 
 /** Reads methods "a,b,c" (NULL: every method that needs no training, and the plug-ins), settings and plug-ins
  *  (NULL-terminated lists, or NULL). A plug-in is a shared object that exports
- *  `const attn_method *icebench_plugin(uint32_t abi)`; it stays loaded. ICE_USAGE on any fault. */
+ *  `const attn_method *icebench_plugin(uint32_t abi)`; it stays loaded. One that cannot be used (another ABI, no such
+ *  function, a table that is none) is a failed row with its reason, under the name that --methods calls it by. ICE_USAGE on
+ *  any other fault. watch: NULL, or who learns whose code is about to run; a method that it has blamed fails unheard. */
 int measure_rows_create(measure_rows *rows, const char *methods, const char *const *set, const char *const *plugin,
-                        ice_err *e);
+                        watch *w, ice_err *e);
 void measure_rows_destroy(measure_rows *rows);
 
 /** Times all rows on the set, interleaved; a sample is the sum over its problems. A row that its method refuses for any

@@ -109,6 +109,7 @@ try "--rounds = 9999999999999999999999" attn --synth gauss:n=8 --rounds 99999999
 try "--threads = -1, allowed 1..256" attn --synth gauss:n=8 --threads -1
 try "--seed = x" attn --synth gauss:n=8 --seed x
 try "--max-seconds = nan" attn --synth gauss:n=8 --max-seconds nan
+try "--limit-seconds = 0, allowed" attn --synth gauss:n=8 --limit-seconds 0
 try "--format = xml, allowed text, json" attn --synth gauss:n=8 --format xml
 try "unexpected argument" attn --synth gauss:n=8 surplus
 try "did you mean --methods" attn --synth gauss:n=8 --method dense
@@ -133,13 +134,38 @@ if ${CC:-cc} -O2 -fPIC -shared -I. docs/plugin.c -o "$work/window.so" -lm 2>"$wo
   printf '#include "kernels/attn.h"\nstatic const attn_method m = {.name = "no name"};\nconst attn_method *icebench_plugin(uint32_t abi);\nconst attn_method *icebench_plugin(uint32_t abi) { return (void)abi, &m; }\n' >"$work/c.c"
   sed 's/"window", *$/"window",/; s/\.name = "window"/.name = "dense"/' docs/plugin.c >"$work/d.c"
   for f in a b c d; do ${CC:-cc} -O1 -fPIC -shared -I. "$work/$f.c" -o "$work/$f.so" -lm; done
-  try "no function" attn --synth gauss:n=8 --plugin "$work/a.so"
-  try "refuses version 1" attn --synth gauss:n=8 --plugin "$work/b.so"
-  try "method name no name" attn --synth gauss:n=8 --plugin "$work/c.so"
   try "there is a method dense already" attn --synth gauss:n=8 --plugin "$work/d.so"
   try "there is a method window already" attn --synth gauss:n=8 --plugin "$work/window.so" --plugin "$work/window.so"
-  try "file" attn --synth gauss:n=8 --plugin "$work/file"
-  verdict plugin__not_one_of_ours__is_refused "$why"
+  verdict plugin__name_that_is_taken__is_refused "$why"
+  # What cannot be used costs one row: dense is measured all the same.
+  why=""
+  costs() { # TEXT OPTIONS...: the row of method window failed with TEXT, that of dense is fine
+    text=$1
+    shift
+    run "$ICEBENCH_BIN" attn --synth gauss:h=2,n=64,d=8 --methods dense,window --set window.k=8 --rounds 2 --format json "$@"
+    [ "$code" -eq 3 ] || why="$why exit code $code ($text): $(cat "$work/err")"
+    [ "$(field "$work/out" 1 status)" = '"ok"' ] && [ "$(field "$work/out" 2 status)" = '"failed"' ] || why="$why not one row ($text): $(cat "$work/out")"
+    is "$(field "$work/out" 1 rel_l2_error) == 0 && $(field "$work/out" 1 attention_ns) > 0" || why="$why dense was not measured ($text)"
+    grep -F '"reason"' "$work/out" | tail -n 1 | grep -qF -- "$text" || why="$why expected '$text': $(grep -F '"reason"' "$work/out")"
+  }
+  costs "no function" --plugin "$work/a.so"
+  costs "refuses version" --plugin "$work/b.so"
+  costs "method name no name" --plugin "$work/c.so"
+  costs "cannot be loaded" --plugin "$work/file"
+  printf '#include <stdlib.h>\n__attribute__((constructor)) static void start(void) { abort(); }\n' >"$work/e.c"
+  sed 's/^  uint64_t pairs = 0;/&\n  *(volatile int *)8 = 1;/' docs/plugin.c >"$work/f.c"
+  sed 's/^  uint64_t pairs = 0;/&\n  for (volatile int i = 0; i >= 0;) i = 1;/' docs/plugin.c >"$work/g.c"
+  sed 's/^  if (st) st->pairs = pairs;/  out.p[11 * out.sn + 3] = NAN;\n&/' docs/plugin.c >"$work/h.c"
+  sed 's/id\[j\] = (int32_t)(first + j);/id[j] = -5;/' docs/plugin.c >"$work/i.c"
+  sed 's/return abi == ATTN_ABI/return abi == ATTN_ABI + 1/' docs/plugin.c >"$work/j.c"
+  for f in e f g h i j; do ${CC:-cc} -O1 -fPIC -shared -I. "$work/$f.c" -o "$work/$f.so" -lm 2>"$work/err" || why="$why $(cat "$work/err")"; done
+  costs "loading: crashed with" --plugin "$work/e.so"
+  costs "build and forward: crashed with" --plugin "$work/f.so"
+  costs "build and forward: no end after 0.3 s" --plugin "$work/g.so" --limit-seconds 0.3
+  costs "not finite at batch 0, head 0, row 11" --plugin "$work/h.so"
+  costs "a key that is out of range" --plugin "$work/i.so"
+  costs "refuses version" --plugin "$work/j.so"
+  verdict plugin__broken__costs_one_row_with_its_reason "$why"
   # the window has no grouped queries and says so in its row
   why=$(complains 3 "1 of 1 rows failed" attn --synth gauss:h=2,n=256,hkv=1,d=16 --plugin "$work/window.so" --methods window --rounds 1)
   verdict plugin__unsupported_problem__is_a_row_with_its_reason "$why"
