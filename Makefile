@@ -38,6 +38,7 @@ all: $(B)/icebench ## build the program (build/release/icebench)
 # One flag set per instruction set: only these files may contain such instructions.
 $(B)/kernels/micro/isa_avx2.o:   ISA := -mavx2 -mfma
 $(B)/kernels/micro/isa_avx512.o: ISA := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+$(B)/kernels/micro/isa_avx512vnni.o: ISA := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mavx512vnni -mfma -mprefer-vector-width=512
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)

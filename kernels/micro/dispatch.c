@@ -9,25 +9,28 @@
 
 extern const attn_micro attn_micro_scalar;
 #if defined(__x86_64__)
-extern const attn_micro attn_micro_avx2, attn_micro_avx512;
+extern const attn_micro attn_micro_avx2, attn_micro_avx512, attn_micro_avx512vnni;
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 static int has_avx512(void) {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+static int has_vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 static int always(void) { return 1; }
 
-/* Best first. */
+/* Best first. A name may stand for several sets, of which the first that the CPU can run is taken; "avx512-plain" is there
+ * for tests. */
 static const struct {
+  const char *name;
   const attn_micro *set;
   int (*usable)(void);
 } sets[] = {
 #if defined(__x86_64__)
-    {&attn_micro_avx512, has_avx512},
-    {&attn_micro_avx2, has_avx2},
+    {"avx512", &attn_micro_avx512vnni, has_vnni}, {"avx512", &attn_micro_avx512, has_avx512},
+    {"avx2", &attn_micro_avx2, has_avx2},         {"avx512-plain", &attn_micro_avx512, has_avx512},
 #endif
-    {&attn_micro_scalar, always},
+    {"scalar", &attn_micro_scalar, always},
 };
 enum { N_SETS = sizeof sets / sizeof *sets };
 
@@ -37,7 +40,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 const attn_micro *attn_micro_named(const char *name) {
   for (int i = 0; i < N_SETS; i++)
-    if (!strcmp(sets[i].set->name, name)) return sets[i].usable() ? sets[i].set : NULL;
+    if (!strcmp(sets[i].name, name) && sets[i].usable()) return sets[i].set;
   return NULL;
 }
 
@@ -91,6 +94,34 @@ void attn_pack_transposed(const attn_micro *mk, int64_t n, int64_t d, const floa
       const float *row = c < cols ? x + (idx ? idx[j0 + c] : j0 + c) * ld : NULL;
       for (int64_t t = 0; t < d; t++) out[t * w + c] = row ? row[t] * scale : 0.0f;
     }
+  }
+}
+
+void attn_rows_i8(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
+                  uint8_t *out, float *scale) {
+  const int64_t w = attn_width_i8(d);
+  for (int64_t i = 0; i < n; i++, out += w) {
+    scale[i] = mk->quantise(d, x + (idx ? idx[i] : i) * ld, (int8_t *)out);
+    memset(out + d, 0, (size_t)(w - d));
+    for (int64_t t = 0; t < w; t++) out[t] ^= 128; /* + 128 */
+  }
+}
+
+int64_t attn_bytes_i8(const attn_micro *mk, int64_t n, int64_t d) { return attn_padded(mk, n) * (attn_width_i8(d) + 4); }
+
+void attn_pack_i8(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx, int8_t *out,
+                  float *scale, int8_t *tmp) {
+  const int64_t w = attn_width_i8(d), cols = mk->panel, panel = cols * (w + 4);
+  memset(out, 0, (size_t)attn_bytes_i8(mk, n, d));
+  memset(tmp + d, 0, (size_t)(w - d));
+  for (int64_t j = 0; j < n; j++) {
+    int8_t *to = out + j / cols * panel + j % cols * 4;
+    int32_t sum = 0;
+    scale[j] = mk->quantise(d, x + (idx ? idx[j] : j) * ld, tmp);
+    for (int64_t t = 0; t < d; t++) sum += tmp[t];
+    sum *= -128;
+    memcpy(to, &sum, 4);
+    for (int64_t t = 0; t < w; t += 4) memcpy(to + (t + 4) * cols, tmp + t, 4);
   }
 }
 

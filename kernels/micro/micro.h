@@ -66,6 +66,15 @@ typedef struct attn_micro {
    *  and -inf when no entry exceeds -inf. */
   int64_t (*argmax)(int64_t n, const float *x, const float *bias, float *best);
 
+  /** Products of 8-bit integers, exact until they are scaled:
+   *  c[i*ldc + j] = (sum_p (a[i*lda + p] - 128) b(p,j)) * as[i] * bs[j] + bias[j] (bias NULL: 0). k is a multiple of 4,
+   *  at most 32768; a and b as made by attn_rows_i8 and attn_pack_i8. Columns past n of bs, bias, c are left alone. */
+  void (*gemm_i8)(int64_t m, int64_t n, int64_t k, const uint8_t *a, ptrdiff_t lda, const int8_t *b, const float *as,
+                  const float *bs, const float *bias, float *c, ptrdiff_t ldc);
+  /** out = round(x / scale) with scale = max |x| / 127, which is returned: 0 for zeros (or sizes below 2^-100); NaN, and
+   *  zeros in out, when an entry is NaN or infinite. */
+  float (*quantise)(int64_t n, const float *x, int8_t *out);
+
   /** Layer normalisation of rows of `width`: y = (x - mean) * rstd * g + b; saves mean and rstd per row. */
   void (*norm)(int64_t rows, int64_t width, const float *x, const float *g, const float *b, float eps, float *y,
                float *mean, float *rstd);
@@ -114,6 +123,18 @@ void attn_pack_transposed(const attn_micro *mk, int64_t n, int64_t d, const floa
 /** Packs rows [n, d] as panels of columns: out[(t/panel)*panel*n + j*panel + t%panel] = x[row j][t], zero past d. */
 void attn_pack_panels(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
                       float *out);
+/** Width of quantised rows: n rounded up to a multiple of 4. */
+static inline int64_t attn_width_i8(int64_t n) { return (n + 3) / 4 * 4; }
+/** Quantises rows [n, d] (row stride ld) for gemm_i8 as its rows: out[i * attn_width_i8(d) + t] = 128 + x[row i][t] / scale[i],
+ *  128 past d. idx (NULL: 0..n-1) picks the rows. */
+void attn_rows_i8(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
+                  uint8_t *out, float *scale);
+/** Quantises rows [n, d] as columns of gemm_i8, panel by panel: -128 * (sum of the column) as int32 [panel], then
+ *  [width / 4, panel, 4] bytes; zero past n. out holds attn_bytes_i8(n, d) bytes, 4-byte aligned,
+ *  tmp attn_width_i8(d). */
+void attn_pack_i8(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx, int8_t *out,
+                  float *scale, int8_t *tmp);
+int64_t attn_bytes_i8(const attn_micro *mk, int64_t n, int64_t d);
 /** Panels that n columns take, and the columns of those panels. */
 static inline int64_t attn_panels(const attn_micro *mk, int64_t n) { return (n + mk->panel - 1) / mk->panel; }
 static inline int64_t attn_padded(const attn_micro *mk, int64_t n) { return attn_panels(mk, n) * mk->panel; }

@@ -47,6 +47,19 @@ static inline vi vi_mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
 static inline vi vi_xor(vi a, vi b) { return _mm256_xor_si256(a, b); }
 static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 #define vi_shr(a, n) _mm256_srli_epi32((a), (n))
+static inline vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline vf vi_float(vi a) { return _mm256_cvtepi32_ps(a); }
+static inline vi vi_four(const void *p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+/* Even and odd bytes apart, as 16-bit pairs: nothing saturates. */
+static inline vi vi_dot4(vi sum, vi a, vi b) {
+  const vi even = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), odd = _mm256_srai_epi16(b, 8);
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(255)), even));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(a, 8), odd));
+}
 static inline vm vi_ge(vi a, vi b) { return _mm256_xor_si256(_mm256_cmpgt_epi32(b, a), _mm256_set1_epi32(-1)); }
 
 static inline void vf_pack(float *p, vf a, uint32_t bits) {

@@ -38,6 +38,26 @@ static inline vi vi_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 static inline vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
 static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 #define vi_shr(a, n) _mm512_srli_epi32((a), (n))
+static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline vf vi_float(vi a) { return _mm512_cvtepi32_ps(a); }
+static inline vi vi_four(const void *p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return _mm512_set1_epi32(four);
+}
+#ifdef __AVX512VNNI__
+/* As an instruction, because gcc 12 keeps the sums of its intrinsic in memory. */
+static inline vi vi_dot4(vi sum, vi a, vi b) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+}
+#else /* even and odd bytes apart, as 16-bit pairs: nothing saturates */
+static inline vi vi_dot4(vi sum, vi a, vi b) {
+  const vi even = _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8), odd = _mm512_srai_epi16(b, 8);
+  sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_and_si512(a, _mm512_set1_epi16(255)), even));
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_srli_epi16(a, 8), odd));
+}
+#endif
 /* lanes with a >= b, both below 2^31 */
 static inline vm vi_ge(vi a, vi b) { return _mm512_cmpge_epi32_mask(a, b); }
 /* Packing goes through a register: compressing stores are slow on some CPUs. */

@@ -7,6 +7,9 @@
  *   vf_sum, vf_hmax     over lanes, in a fixed order                    vf_exp2(x)       2^x, 0 below -126, NaN kept
  *   vf_gt, vf_lt        false for NaN                                   vi_ge            signed >=
  *   vf_pack, vi_pack    lanes whose bit is set, close together, to memory; may write all VEC_N places
+ *   vi_four             the same four bytes in every lane
+ *   vi_dot4(s, a, b)    each lane of s plus the sum over its four bytes of a (unsigned) times those of b (signed)
+ *   vi_float            of signed lanes                                 vi_load          VEC_N lanes from any bytes
  *   vi_load_bits        reads the lanes whose bit is set, 0 elsewhere
  */
 #include <math.h>
@@ -64,6 +67,21 @@ static inline vi vi_xor(vi a, vi b) { return a ^ b; }
 static inline vi vi_and(vi a, vi b) { return a & b; }
 #define vi_shr(a, n) ((a) >> (n))
 static inline vm vi_ge(vi a, vi b) { return (vm)((vm)a >= (vm)b); }
+static inline vi vi_load(const void *p) {
+  vi x;
+  memcpy(&x, p, sizeof x);
+  return x;
+}
+static inline vf vi_float(vi a) { return __builtin_convertvector((vm)a, vf); }
+static inline vi vi_four(const void *p) {
+  uint32_t four;
+  memcpy(&four, p, sizeof four);
+  return vi_set1(four);
+}
+static inline vi vi_dot4(vi sum, vi a, vi b) {
+  for (int byte = 0; byte < 4; byte++) sum += ((a >> (8 * byte)) & 255u) * (vi)((vm)(b << (24 - 8 * byte)) >> 24);
+  return sum;
+}
 
 static inline void vf_pack(float *p, vf a, uint32_t bits) {
   for (int i = 0; i < VEC_N; i++)

@@ -413,6 +413,99 @@ static void test_softmax_block__nan_or_overflow__shows_in_its_own_row(void **sta
   }
 }
 
+/* --- 8-bit products -------------------------------------------------------------------------------------------- */
+
+static void test_quantise__any_length__nearest_step_of_127(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      const int64_t n = length(mk, i);
+      guard g;
+      float *x = place(&g, n, at), most = 0.0f;
+      int8_t out[MOST];
+      fill(x, n, 31);
+      for (int64_t j = 0; j < n; j++) most = fmaxf(most, fabsf(x[j]));
+      const float scale = mk->quantise(n, x, out);
+      assert_close(scale, most / 127.0, 2 * U * most / 127.0, "scale", n);
+      for (int64_t j = 0; j < n; j++) {
+        assert_close(out[j] * (double)scale, x[j], 0.5001 * (double)scale, "quantise", j);
+        if (fabsf(x[j]) == most) assert_int_equal(out[j], x[j] < 0.0f ? -127 : 127);
+      }
+      assert_guards(&g, 1);
+      free_guards(&g, 1);
+    }
+}
+
+static void test_quantise__special_values__zero_or_nan(void **state) {
+  const attn_micro *mk = isa_of(state);
+  float x[40] = {0};
+  int8_t out[40];
+  memset(out, 1, sizeof out);
+  assert_true(mk->quantise(40, x, out) == 0.0f && out[0] == 0 && out[39] == 0);
+  const float bad[] = {NAN, INFINITY, -INFINITY};
+  for (int k = 0; k < 3; k++)
+    for (int at = 0; at < 40; at++) {
+      for (int j = 0; j < 40; j++) x[j] = j == at ? bad[k] : 1.0f;
+      memset(out, 1, sizeof out);
+      assert_true(isnan(mk->quantise(40, x, out)) && out[0] == 0 && out[39] == 0);
+    }
+  x[0] = 0x1p-120f;
+  for (int j = 1; j < 40; j++) x[j] = 0.0f;
+  assert_true(mk->quantise(40, x, out) == 0.0f && out[0] == 0);
+}
+
+/* Rows and columns go through the packing, and the sum is that of the packed integers, exactly. */
+static void test_gemm_i8__all_shapes__exact_sums_of_integers(void **state) {
+  const attn_micro *mk = isa_of(state);
+  const int64_t widths[] = {1, 3, 4, 31, 128};
+  for (int w = 0; w < 5; w++)
+    for (int64_t m = 1; m <= 2 * mk->rows + 1; m += mk->rows / 2)
+      for (int64_t n = 1; n <= 2 * mk->panel + 1; n += n == 1 ? mk->panel - 2 : 1 + n % 2 * (mk->panel - 3)) {
+        enum { WIDE = 128, TALL = 33, LONG = 65 };
+        const int64_t k = widths[w], kw = attn_width_i8(k), ld = n + 2;
+        guard g[4];
+        float *x = place(&g[0], TALL * WIDE, 4), *y = place(&g[1], LONG * WIDE, 4), *c = place(&g[2], (m - 1) * ld + n, 5);
+        float *bias = place(&g[3], n, 5), as[TALL], bs[96];
+        uint8_t a[TALL * WIDE];
+        static _Alignas(64) int8_t b[96 * (WIDE + 4)];
+        int8_t tmp[WIDE], row[WIDE], column[WIDE];
+        fill(x, m * k, 32), fill(y, n * k, 33), fill(bias, n, 34);
+        attn_rows_i8(mk, m, k, x, k, NULL, a, as);
+        attn_pack_i8(mk, n, k, y, k, NULL, b, bs, tmp);
+        assert_true(attn_bytes_i8(mk, n, k) <= (int64_t)sizeof b);
+        for (int biased = 0; biased < 2; biased++) {
+          mk->gemm_i8(m, n, kw, a, kw, b, as, bs, biased ? bias : NULL, c, ld);
+          for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n; j++) {
+              int32_t sum = 0;
+              (void)mk->quantise(k, x + i * k, row), (void)mk->quantise(k, y + j * k, column);
+              for (int64_t t = 0; t < k; t++) sum += row[t] * column[t];
+              const float product = (float)sum * as[i] * bs[j];
+              assert_bits(c[i * ld + j], product + (biased ? bias[j] : 0.0f), "gemm_i8", i * 1000 + j);
+            }
+        }
+        assert_guards(g, 4);
+        free_guards(g, 4);
+      }
+}
+
+static void test_gemm_i8__largest_sum__does_not_overflow(void **state) {
+  const attn_micro *mk = isa_of(state);
+  enum { WIDE = 32768 };
+  float *x = malloc(WIDE * sizeof *x), as, bs, c;
+  uint8_t *a = malloc(WIDE);
+  int8_t *tmp = malloc(WIDE), *b = malloc((size_t)attn_bytes_i8(mk, 1, WIDE));
+  for (int sign = -1; sign <= 1; sign += 2) {
+    for (int64_t t = 0; t < WIDE; t++) x[t] = 1.0f;
+    attn_rows_i8(mk, 1, WIDE, x, WIDE, NULL, a, &as);
+    for (int64_t t = 0; t < WIDE; t++) x[t] = (float)sign;
+    attn_pack_i8(mk, 1, WIDE, x, WIDE, NULL, b, &bs, tmp);
+    mk->gemm_i8(1, 1, WIDE, a, WIDE, b, &as, &bs, NULL, &c, 1);
+    assert_close(c, sign * (double)WIDE, 1.0, "product", 0);
+  }
+  free(x), free(a), free(b), free(tmp);
+}
+
 /* --- weigh_block ----------------------------------------------------------------------------------------------- */
 
 enum { WEIGH_KEYS = 512, WEIGH_STEP = 128, WEIGH_MOST = 30 };
@@ -778,7 +871,7 @@ static void test_pack__any_shape__follows_definition(void **state) {
 
 static void test_set__constants__fit_the_callers(void **state) {
   const attn_micro *mk = isa_of(state);
-  assert_string_equal(mk->name, *state);
+  assert_true(strncmp(mk->name, *state, strlen(mk->name)) == 0);
   assert_int_equal(mk->panel, 2 * mk->lanes);
   assert_true(mk->lanes >= 1 && 16 % mk->lanes == 0); /* softmax_block's sums, drop_block's groups */
   assert_true(mk->rows >= 1 && 96 % mk->rows == 0 && mk->rows <= 16);
@@ -856,6 +949,10 @@ static const struct {
     ISA_TEST(test_softmax_block__blocks_of_a_row__sum_to_softmax),
     ISA_TEST(test_softmax_block__only_minus_infinity__stays_empty),
     ISA_TEST(test_softmax_block__nan_or_overflow__shows_in_its_own_row),
+    ISA_TEST(test_quantise__any_length__nearest_step_of_127),
+    ISA_TEST(test_quantise__special_values__zero_or_nan),
+    ISA_TEST(test_gemm_i8__all_shapes__exact_sums_of_integers),
+    ISA_TEST(test_gemm_i8__largest_sum__does_not_overflow),
     ISA_TEST(test_weigh_block__rows__sum_to_softmax_near_their_maximum),
     ISA_TEST(test_weigh_block__a_row__has_the_bits_it_has_alone),
     ISA_TEST(test_weigh_block__only_minus_infinity__stays_empty),
@@ -869,24 +966,24 @@ static const struct {
     ISA_TEST(test_gelu__special_values__limits_and_nan),
     ISA_TEST(test_pack__any_shape__follows_definition),
 };
-enum { PER_ISA = sizeof per_isa / sizeof *per_isa };
+enum { PER_ISA = sizeof per_isa / sizeof *per_isa, ISAS = 4 };
 
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "--choice") == 0) {
     printf("%s|%s\n", attn_isa_name(), attn_micro_error() ? attn_micro_error() : "");
     return 0;
   }
-  static char isas[][8] = {"scalar", "avx2", "avx512"};
-  static char name[3 * PER_ISA][128];
-  struct CMUnitTest tests[3 * PER_ISA + 3] = {
+  static char isas[][16] = {"scalar", "avx2", "avx512", "avx512-plain"};
+  static char name[ISAS * PER_ISA][128];
+  struct CMUnitTest tests[ISAS * PER_ISA + 3] = {
       cmocka_unit_test(test_drop_at__many_elements__keeps_the_share_asked_for),
       cmocka_unit_test(test_drop_make__rates__round_to_16_bits),
       cmocka_unit_test(test_dispatch__environment__decides_or_complains),
   };
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < ISAS; i++)
     for (int t = 0; t < PER_ISA; t++) {
       (void)snprintf(name[i * PER_ISA + t], sizeof *name, "%s__%s", per_isa[t].name, isas[i]);
       tests[3 + i * PER_ISA + t] = (struct CMUnitTest){name[i * PER_ISA + t], per_isa[t].run, NULL, NULL, isas[i]};
     }
-  return _cmocka_run_group_tests("micro", tests, 3 * PER_ISA + 3, NULL, NULL);
+  return _cmocka_run_group_tests("micro", tests, ISAS * PER_ISA + 3, NULL, NULL);
 }
