@@ -75,6 +75,54 @@ static json_t *json_layers(const attn_report *r, const measure_row *row) {
   return list;
 }
 
+/* ---- Limits of the machine. */
+
+static roofline_share share_of(const attn_report *r, const measure_row *row) {
+  store_metric metric[MEASURE_METRICS];
+  metrics_of(r, row, 0, metric);
+  return roofline_of(r->roof + 1, r->set, row->cost->pairs, find(metric, "attention_ns")->value);
+}
+
+static json_t *json_share(const attn_report *r, const measure_row *row) {
+  if (row->status != ATTN_OK) return json_null();
+  const roofline_share s = share_of(r, row);
+  return json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o}", "flops", number(s.flops), "bytes_at_least", number(s.bytes),
+                   "gflops", number(s.rate * 1e-9), "limit_gflops", number(s.limit * 1e-9), "bound",
+                   s.memory_bound ? "memory" : "compute", "share", number(s.share), "share_of_sgemm",
+                   number(s.share_of_sgemm));
+}
+
+static json_t *json_roof(const roofline *f) {
+  return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "threads", f->threads, "fma_gflops",
+                   number(f->fma * 1e-9), "sgemm_gflops", number(f->sgemm * 1e-9), "copy_gbytes", number(f->copy * 1e-9),
+                   "update_gbytes", number(f->update * 1e-9), "l2_copy_gbytes", number(f->l2_copy * 1e-9),
+                   "l2_update_gbytes", number(f->l2_update * 1e-9), "memory_bytes", (json_int_t)f->memory_bytes,
+                   "l2_bytes", (json_int_t)f->l2_bytes);
+}
+
+static void print_shares(const attn_report *r) {
+  (void)printf("\n%-9s%12s%12s%14s%14s%14s%14s\n", "threads", "FMA", "sgemm", "memory copy", "y += a x", "L2 copy",
+               "L2 y += a x");
+  for (int i = 0; i < 2; i++)
+    (void)printf("%-9d%8.0f GF/s%7.0f GF/s%9.1f GB/s%9.1f GB/s%9.1f GB/s%9.1f GB/s\n", r->roof[i].threads,
+                 r->roof[i].fma * 1e-9, r->roof[i].sgemm * 1e-9, r->roof[i].copy * 1e-9, r->roof[i].update * 1e-9,
+                 r->roof[i].l2_copy * 1e-9, r->roof[i].l2_update * 1e-9);
+  (void)printf("\n%-14s%-28s%10s%12s%12s%12s%9s%8s%10s\n", "method", "parameters", "GFLOP", "MB at least", "GFLOP/s",
+               "limit", "bound", "share", "of sgemm");
+  for (int i = 0; i < r->rows->n; i++) {
+    const measure_row *row = r->rows->row + i;
+    char brief[256];
+    if (row->reference || row->status != ATTN_OK) continue;
+    const roofline_share s = share_of(r, row);
+    measure_brief(row->method, row->params, brief, sizeof brief);
+    (void)printf("%-14s%-28.27s%10.3f%12.2f%12.1f%12.1f%9s%8.3f%10.3f\n", row->method->name, brief, s.flops * 1e-9,
+                 s.bytes * 1e-6, s.rate * 1e-9, s.limit * 1e-9, s.memory_bound ? "memory" : "compute", s.share,
+                 s.share_of_sgemm);
+  }
+  (void)printf("\nGFLOP: 2 d + 2 dv for each q.k product evaluated, nothing for softmax, search and building; share: of "
+               "max(flops / FMA, bytes / memory)\n");
+}
+
 static json_t *json_row(const attn_report *r, const measure_row *row) {
   json_t *o = json_object();
   (void)json_object_set_new(o, "method", json_string(row->method->name));
@@ -83,9 +131,11 @@ static json_t *json_row(const attn_report *r, const measure_row *row) {
   (void)json_object_set_new(o, "status", json_string(status_of(row)));
   (void)json_object_set_new(o, "reason", row->status == ATTN_OK ? json_null() : json_string(row->reason));
   add_metrics(r, row, 0, o);
-  (void)json_object_set_new(o, "accuracy", json_null());
+  (void)json_object_set_new(o, "accuracy", json_null()); /* of a model only */
+  (void)json_object_set_new(o, "retention", json_null());
   (void)json_object_set_new(o, "samples_ns", json_samples(r, row));
   if (r->set->layers) (void)json_object_set_new(o, "layers", json_layers(r, row));
+  if (r->roof) (void)json_object_set_new(o, "roofline", json_share(r, row));
   return o;
 }
 
@@ -147,6 +197,7 @@ int attn_report_json(const attn_report *r, ice_err *e) {
   (void)json_object_set_new(problem, "rounds_asked", json_integer(r->rounds));
   (void)json_object_set_new(top, "problem", problem);
   (void)json_object_set_new(top, "machine", json_machine());
+  if (r->roof) (void)json_object_set_new(top, "roofline", json_pack("[o, o]", json_roof(r->roof), json_roof(r->roof + 1)));
   for (int i = 0; i < r->rows->n; i++)
     if (!r->rows->row[i].reference) (void)json_array_append_new(methods, json_row(r, r->rows->row + i));
   (void)json_object_set_new(top, "methods", methods);
@@ -245,6 +296,7 @@ int attn_report_text(const attn_report *r, ice_err *e) {
       "\nattention: build + query, median over rounds with 95 %% interval; x vanilla, x dense: speed-ups, > 1 is "
       "faster;\nL2, mass, recall: against exact attention on the same tensors\n");
   free(cell);
+  if (r->roof) print_shares(r);
   return ICE_OK;
 }
 

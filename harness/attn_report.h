@@ -3,6 +3,7 @@
 #define ICE_ATTN_REPORT_H
 
 #include "harness/measure_rows.h"
+#include "harness/roofline.h"
 #include "harness/store.h"
 
 typedef struct attn_report {
@@ -11,6 +12,7 @@ typedef struct attn_report {
   const measure_result *result;
   int threads, rounds; /* asked for */
   uint64_t seed;
+  const roofline *roof; /* [2]: one thread, all threads; or NULL */
 } attn_report;
 
 /** One object: problem, machine, methods; a row of a tape has an object of its own for each layer. */

@@ -14,7 +14,7 @@
 typedef struct attn_options {
   const char *q, *k, *v, *mask, *synth, *tape, *methods, *out, *format;
   const char **set, **plugin;
-  int causal, save;
+  int causal, save, roofline;
   long long rounds, threads;
   double max_seconds, limit_seconds;
   uint64_t seed;
@@ -102,14 +102,16 @@ static int run(const cli_common *common, const attn_options *o, ice_err *e) {
   measure_rows rows;
   measure_set set;
   measure_result result;
+  roofline roof[2];
   const int64_t started_ms = attn_utc_ms();
-  const attn_report r = {.set = &set, .rows = &rows, .result = &result, .threads = (int)o->threads, .rounds = (int)o->rounds, .seed = o->seed};
+  const attn_report r = {.roof = o->roofline ? roof : NULL, .set = &set, .rows = &rows, .result = &result, .threads = (int)o->threads, .rounds = (int)o->rounds, .seed = o->seed};
   ICE_TRY(measure_rows_create(&rows, o->methods, o->set, o->plugin, watch_current(), e));
   int rc = load(o, &set, e);
   if (rc == ICE_OK) {
     const measure_plan plan = {.rounds = (int)o->rounds, .warmup = 1, .max_seconds = o->max_seconds, .seed = o->seed};
     measure_set_prepare(&set, (int)o->threads, o->seed);
-    rc = measure_rows_time(&rows, &set, &plan, &result, e);
+    for (int i = 0; o->roofline && rc == ICE_OK && i < 2; i++) rc = roofline_measure(i ? (int)o->threads : 1, roof + i, e);
+    if (rc == ICE_OK) rc = measure_rows_time(&rows, &set, &plan, &result, e);
     if (rc == ICE_OK) {
       rc = measure_rows_judge(&rows, &set, o->out, e);
       if (rc == ICE_OK) rc = report(common, o, &r, started_ms, e);
@@ -123,7 +125,7 @@ static int run(const cli_common *common, const attn_options *o, ice_err *e) {
 
 static int attn_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   attn_options o = {.format = "text"};
-  const char *causal = NULL, *save_it = NULL, *rounds = NULL, *threads = NULL, *seconds = NULL, *limit = NULL,
+  const char *causal = NULL, *save_it = NULL, *roof = NULL, *rounds = NULL, *threads = NULL, *seconds = NULL, *limit = NULL,
              *seed = NULL;
   int positionals = 0;
   const cli_option spec[] = {{.name = "q", .has_value = 1, .value = &o.q},
@@ -144,10 +146,12 @@ static int attn_main(const cli_common *common, int argc, char **argv, ice_err *e
                              {.name = "plugin", .has_value = 1, .list = &o.plugin},
                              {.name = "format", .has_value = 1, .value = &o.format},
                              {.name = "save", .value = &save_it},
+                             {.name = "roofline", .value = &roof},
                              {.name = NULL}};
   int rc = cli_parse(argc, argv, spec, NULL, 0, &positionals, e);
   o.causal = causal != NULL;
   o.save = save_it != NULL;
+  o.roofline = roof != NULL;
   if (rc == ICE_OK) rc = check_options(&o, e);
   if (rc == ICE_OK) rc = read_numbers(&o, rounds, threads, seconds, limit, seed, e);
   /* All code that may be somebody else's runs in a child: what crashes there costs one method. */
@@ -196,7 +200,15 @@ const cli_verb cli_verb_attn = {
         "  --rounds N          1..1000 (9)       --max-seconds S  stop starting rounds after S seconds (120)\n"
         "  --limit-seconds S   a method whose single pass takes longer has failed (600)\n"
         "  --threads T         1..256 ($ICEBENCH_THREADS, else all cores)\n"
-        "  --seed S            seed of randomised methods (1)\n\n"
+        "  --seed S            seed of randomised methods (1)\n"
+        "  --roofline          also measures what this machine can do (multiply-adds in registers, sgemm, memory, L2; one\n"
+        "                      thread and all) and says how close each method came. The work of a method is 2 d + 2 dv "
+        "flops\n"
+        "                      for each q.k product it evaluated; it must touch Q, K, V and its output once; it can take "
+        "no\n"
+        "                      less than max(flops / peak, bytes / bandwidth). Softmax, search and building count as "
+        "nothing,\n"
+        "                      so a share says how much of the machine went into the products\n\n"
         "output:\n"
         "  --format text|json  table, or one object with problem, machine, methods (text)\n"
         "  --out DIR           <method>.o.npy, and <method>.idx.npy (int32 [b,h,n,k], -1 = none) of methods with key "
@@ -206,6 +218,7 @@ const cli_verb cli_verb_attn = {
         "examples:\n"
         "  icebench attn --synth clustered:h=2,n=4096,d=32,seed=1 --methods vanilla,dense,topk,iceformer\n"
         "  icebench attn --q q.npy --k k.npy --v v.npy --causal --methods iceformer --set 'iceformer.k=8|16|32'\n"
+        "  icebench attn --tape models/tapes/lra-listops --methods dense,topk,icecells --roofline\n"
         "  icebench attn --synth gauss:n=8192 --plugin ./my_method.so --methods my_method --format json\n\n"
         "exit codes: 0 done, 2 usage, 3 a method failed, 7 tensors missing or not sane, 8 database (--save)\n",
     .main = attn_main,

@@ -251,6 +251,13 @@ static int read_call(const manifest *m, size_t i, measure_tensors *t, ice_err *e
   return rc;
 }
 
+/* The calls of one model differ in their length alone. */
+static int same_kind(const manifest *m, size_t i, const attn_problem *a, const attn_problem *b, ice_err *e) {
+  if (a->b == b->b && a->h == b->h && a->hkv == b->hkv && a->d == b->d && a->dv == b->dv && a->causal == b->causal)
+    return ICE_OK;
+  return ice_fail(e, ICE_DATA, "%s: call %zu: heads, widths and order must be those of call 0", m->path, i);
+}
+
 /* Names for stored rows, and everything but the calls as text. */
 static int read_facts(const manifest *m, measure_set *set, ice_err *e) {
   const char *task = json_string_value(json_object_get(m->root, "task"));
@@ -280,6 +287,7 @@ int tape_read(measure_set *set, const char *dir, ice_err *e) {
     rc = read_call(&m, i, set->t + i, e);
     if (rc != ICE_OK) break;
     set->n++;
+    rc = same_kind(&m, i, &set->t[0].in.pb, &set->t[i].in.pb, e);
     set->hash = attn_hash(set->hash, set->t[i].hash, (uint64_t)set->t[i].layer);
   }
   json_decref(m.root);

@@ -103,6 +103,9 @@ typedef struct attn_micro {
   void (*select_best)(int64_t n, int64_t k, float *score, int32_t *id);
   /** y[t] = sum of w[i] * x[row[i]*ld + t], t < width; the terms of even i, then those of odd i. y must not overlap x. */
   void (*weigh_rows)(int64_t n, const float *w, const int32_t *row, const float *x, ptrdiff_t ld, int64_t width, float *y);
+
+  /** `rounds` of multiply-adds in registers; returns the flops. *sum must be used, lest they be optimised away. */
+  double (*peak)(int64_t rounds, float *sum);
 } attn_micro;
 
 /** The set in use: the best the CPU has, or $ATTN_ISA. Decided once, thread-safe. */

@@ -37,6 +37,16 @@ run "$ICEBENCH_BIN" attn --synth "$synth,causal=1" --methods dense,topk --set to
 is "$(field "$work/out" 2 rel_l2_error) < 1e-5 && $(field "$work/out" 2 mass) > 0.99999" && why="" || why="exit code $code: $(cat "$work/out" "$work/err")"
 verdict causal__all_keys__is_exact "$why"
 
+run "$ICEBENCH_BIN" attn --synth "$synth" --methods dense,topk --rounds 1 --threads 1 --roofline --format json
+why=""
+[ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
+is "$(field "$work/out" 1 flops) == 2 * 64 * 2 * 512 * 512 && $(field "$work/out" 1 bytes_at_least) == 4 * 4 * 2 * 512 * 32" || why="$why work of dense: $(field "$work/out" 1 flops), $(field "$work/out" 1 bytes_at_least)"
+is "$(field "$work/out" 2 share) > 0" || why="$why shares: $(cat "$work/out")"
+[ "$(grep -c '"fma_gflops": [0-9]' "$work/out")" -eq 2 ] || why="$why limits: $(cat "$work/out")"
+run "$ICEBENCH_BIN" attn --synth "$synth" --methods dense --rounds 1 --threads 2 --roofline
+grep -q '^dense .*compute\|^dense .*memory' "$work/out" && grep -q '^2  .*GF/s' "$work/out" || why="$why text: $(cat "$work/out" "$work/err")"
+verdict roofline__work_and_limits__are_reported "$why"
+
 # --- files
 
 run "$ICEBENCH_BIN" attn --synth "$synth" --methods dense,topk --set topk.k=8 --rounds 1 --threads 1 --out "$s/one"
