@@ -137,4 +137,4 @@ help: ## this list
 clean: ## remove everything built
 	rm -rf build
 
--include $(LIBOBJ:.o=.d) $(TESTBIN:=.d) $(B)/harness/main.d
+-include $(LIBOBJ:.o=.d) $(TESTBIN:=.d) $(TESTLIB:.o=.d) $(FUZZSRC:%.c=$(B)/%.d) $(B)/harness/main.d

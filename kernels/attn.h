@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 /** Version of this interface. A plug-in is handed this number and refuses any other. */
-#define ATTN_ABI 1u
+#define ATTN_ABI 2u
 
 /** Outcome of every call. The numbers are stored in results: append, never renumber. */
 typedef enum attn_status {
@@ -87,6 +87,9 @@ typedef struct attn_stats {
   uint64_t build_ns; /* out: part of `forward` spent on work that belongs to `build`, or 0   */
   float *lse;        /* out: log-sum-exp of each row's logits over the keys used,
                         [b, h, nq] dense, -inf for a row without keys; NULL = not wanted     */
+  float *missing;    /* out: upper bound of the softmax mass of the visible keys not used,
+                        [b, h, nq] dense; left alone by methods that have none; NULL likewise */
+  const char *path;  /* out: "dense" when the method chose to be dense attention, else NULL  */
   /* Key sets, for ATTN_CAP_KEYSET: called with disjoint parts of the set of keys that row (ib, ih, iq)
      used, ids in [0, nk). May be called from several threads, for different rows. NULL = not wanted. */
   void (*on_keys)(void *ctx, int64_t ib, int64_t ih, int64_t iq, const int32_t *keys, int64_t count);

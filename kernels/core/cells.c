@@ -1,5 +1,12 @@
-/* cells.c - see cells.h. Cells are those of k-means: Lloyd's steps (Lloyd 1982) from stratified random keys, with every
- * distance taken by gemm: argmin |k - mean|^2 = argmax k.mean - |mean|^2 / 2. */
+/* cells.c - see cells.h.
+ *
+ * Spherical k-means: Lloyd's steps (Lloyd 1982) from stratified random keys, in which a key goes to the mean of the nearest
+ * *direction* as seen from the centre mu of all means, argmax (k - mu).(m - mu) / |m - mu| (directions: Dhillon & Modha
+ * 2001). With the Euclidean distance instead, keys far from every mean all prefer the shortest one, and few cells swallow
+ * most keys. Attention does not feel mu: it moves all logits of a query alike.
+ *
+ * Scores are products of 8-bit integers: which of two nearly equal means a key goes to hardly matters, and they cost a
+ * quarter. */
 #include "kernels/core/cells.h"
 
 #include <math.h>
@@ -11,39 +18,74 @@
 /* Panels of keys when every cell begins a new one. */
 static int64_t most_panels(const attn_micro *mk, int64_t cells, int64_t nk) { return attn_panels(mk, nk) + cells; }
 
-/* Both walk the same list: floats of each array, in order. */
-enum { ARRAYS = 13 };
-static void floats_of(const attn_micro *mk, int64_t cells, int64_t nk, int64_t d, int64_t dv, int64_t size[ARRAYS]) {
-  const int64_t list[ARRAYS] = {cells + 1, nk,    nk,    cells + 1, cells * d, attn_padded(mk, cells) * d, cells,
-                                cells,     cells, cells, most_panels(mk, cells, nk) * mk->panel * d,
-                                nk * attn_padded(mk, dv), cells * dv};
-  memcpy(size, list, sizeof list);
+/* Hands out the next bytes of a block, or only counts them when there is none. */
+typedef struct carver {
+  char *p;
+  size_t used;
+} carver;
+static void *next(carver *at, size_t bytes) {
+  void *here = at->p ? at->p + at->used : NULL;
+  at->used = attn_add(at->used, attn_round(bytes));
+  return here;
+}
+static void *floats(carver *at, int64_t n, int64_t width) {
+  return next(at, attn_mul(attn_mul((size_t)n, (size_t)width), sizeof(float)));
 }
 
-size_t attn_cells_floats(const attn_micro *mk, int64_t cells, int64_t nk, int64_t d, int64_t dv) {
-  int64_t size[ARRAYS];
-  size_t total = 0;
-  floats_of(mk, cells, nk, d, dv, size);
-  for (int i = 0; i < ARRAYS; i++) total += attn_round((size_t)size[i] * sizeof(float));
-  return total / sizeof(float);
+static size_t lay_out(attn_cells *c, const attn_micro *mk, void *p, int64_t cells, int64_t nk, int64_t d, int64_t dv) {
+  carver at = {.p = p};
+  *c = (attn_cells){.cells = cells, .d = d, .dv = dv, .nk = nk};
+  c->start = floats(&at, cells + 1, 1);
+  c->order = floats(&at, nk, 1);
+  c->cell = floats(&at, nk, 1);
+  c->panel = floats(&at, cells + 1, 1);
+  c->mean = floats(&at, cells, d);
+  c->bias = floats(&at, cells, 1);
+  c->mean_q = next(&at, (size_t)attn_bytes_i8(mk, cells, d));
+  c->mean_scale = floats(&at, cells, 1);
+  c->log2_count = floats(&at, cells, 1);
+  c->spread = floats(&at, cells, 1);
+  c->radius = floats(&at, cells, 1);
+  c->kt = floats(&at, most_panels(mk, cells, nk) * mk->panel, d);
+  c->v = floats(&at, nk, attn_padded(mk, dv));
+  c->v_mean = floats(&at, cells, dv);
+  return at.used;
 }
 
-void attn_cells_carve(attn_cells *c, const attn_micro *mk, float *p, int64_t cells, int64_t nk, int64_t d, int64_t dv) {
-  int64_t size[ARRAYS];
-  void *at[ARRAYS];
-  floats_of(mk, cells, nk, d, dv, size);
-  for (int i = 0; i < ARRAYS; i++) {
-    at[i] = p;
-    p += attn_round((size_t)size[i] * sizeof(float)) / sizeof(float);
-  }
-  *c = (attn_cells){.cells = cells, .nk = nk, .d = d, .dv = dv};
-  c->start = at[0], c->order = at[1], c->cell = at[2], c->panel = at[3];
-  c->mean = at[4], c->mean_t = at[5], c->half_norm = at[6], c->log2_count = at[7], c->spread = at[8], c->radius = at[9];
-  c->kt = at[10], c->v = at[11], c->v_mean = at[12];
+size_t attn_cells_bytes(const attn_micro *mk, int64_t cells, int64_t nk, int64_t d, int64_t dv) {
+  attn_cells c;
+  return lay_out(&c, mk, NULL, cells, nk, d, dv);
+}
+void attn_cells_carve(attn_cells *c, const attn_micro *mk, void *p, int64_t cells, int64_t nk, int64_t d, int64_t dv) {
+  (void)lay_out(c, mk, p, cells, nk, d, dv);
 }
 
-void attn_cells_seed(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const int32_t *idx,
-                     int64_t kept, uint64_t seed) {
+/* What the phases keep in tmp. */
+typedef struct cells_work {
+  float *row, *other; /* [d] each, and what of d is padded */
+  uint8_t *a;         /* [CELLS_BLOCK, width] quantised keys */
+  float *as, *score;  /* [CELLS_BLOCK], [CELLS_BLOCK, padded cells] */
+} cells_work;
+static size_t lay_out_work(cells_work *w, const attn_micro *mk, void *p, int64_t cells, int64_t d) {
+  carver at = {.p = p};
+  w->row = floats(&at, attn_width_i8(d), 1);
+  w->other = floats(&at, attn_width_i8(d), 1);
+  w->a = next(&at, (size_t)(CELLS_BLOCK * attn_width_i8(d)));
+  w->as = floats(&at, CELLS_BLOCK, 1);
+  w->score = floats(&at, CELLS_BLOCK, attn_padded(mk, cells));
+  return at.used;
+}
+static cells_work work_in(const attn_cells *c, const attn_micro *mk, void *tmp) {
+  cells_work w;
+  (void)lay_out_work(&w, mk, tmp, c->cells, c->d);
+  return w;
+}
+size_t attn_cells_work(const attn_micro *mk, int64_t cells, int64_t d) {
+  cells_work w;
+  return lay_out_work(&w, mk, NULL, cells, d);
+}
+
+void attn_cells_seed(attn_cells *c, const float *k, ptrdiff_t ks, const int32_t *idx, int64_t kept, uint64_t seed) {
   c->kept = kept;
   for (int64_t i = 0; i < c->cells; i++) {
     const int64_t lo = i * kept / c->cells, hi = (i + 1) * kept / c->cells, span = hi > lo ? hi - lo : 1;
@@ -53,22 +95,31 @@ void attn_cells_seed(attn_cells *c, const attn_micro *mk, const float *k, ptrdif
     else
       memset(c->mean + i * c->d, 0, (size_t)c->d * sizeof(float));
   }
-  attn_cells_pack_means(c, mk);
 }
 
-void attn_cells_pack_means(attn_cells *c, const attn_micro *mk) {
-  attn_pack_transposed(mk, c->cells, c->d, c->mean, c->d, NULL, 1.0f, c->mean_t);
-  for (int64_t i = 0; i < c->cells; i++)
-    c->half_norm[i] = -0.5f * mk->dot(c->d, c->mean + i * c->d, c->mean + i * c->d);
+void attn_cells_aim(attn_cells *c, const attn_micro *mk, void *tmp) {
+  const cells_work w = work_in(c, mk, tmp);
+  const int64_t d = c->d;
+  float *centre = w.row;
+  memset(centre, 0, (size_t)d * sizeof(float));
+  for (int64_t i = 0; i < c->cells; i++) mk->axpy(d, 1.0f / (float)c->cells, c->mean + i * d, centre);
+  for (int64_t i = 0; i < c->cells; i++) mk->axpy(d, -1.0f, centre, c->mean + i * d);
+  attn_pack_i8(mk, c->cells, d, c->mean, d, NULL, c->mean_q, c->mean_scale, (int8_t *)w.other);
+  for (int64_t i = 0; i < c->cells; i++) {
+    const float *m = c->mean + i * d, square = mk->dot(d, m, m), inverse = square > 0.0f ? 1.0f / sqrtf(square) : 0.0f;
+    c->mean_scale[i] *= inverse;
+    c->bias[i] = -mk->dot(d, centre, m) * inverse;
+  }
 }
 
 void attn_cells_assign(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const int32_t *idx,
-                       int64_t i0, int64_t i1, float *tmp) {
+                       int64_t i0, int64_t i1, void *tmp) {
+  const cells_work w = work_in(c, mk, tmp);
   const int64_t rows = i1 - i0, ld = attn_padded(mk, c->cells);
-  float *keys = tmp, *score = tmp + rows * c->d, best;
-  for (int64_t i = 0; i < rows; i++) memcpy(keys + i * c->d, k + idx[i0 + i] * ks, (size_t)c->d * sizeof(float));
-  mk->gemm(rows, c->cells, c->d, keys, c->d, 1, c->mean_t, mk->panel, mk->panel * c->d, score, ld, 0);
-  for (int64_t i = 0; i < rows; i++) c->cell[i0 + i] = (int32_t)mk->argmax(c->cells, score + i * ld, c->half_norm, &best);
+  float best;
+  attn_rows_i8(mk, rows, c->d, k, ks, idx + i0, w.a, w.as);
+  attn_cells_scores(c, mk, rows, w.a, w.as, c->bias, w.score, ld);
+  for (int64_t i = 0; i < rows; i++) c->cell[i0 + i] = (int32_t)mk->argmax(c->cells, w.score + i * ld, NULL, &best);
 }
 
 void attn_cells_sort(attn_cells *c, const attn_micro *mk, const int32_t *idx) {
@@ -88,14 +139,14 @@ void attn_cells_means(attn_cells *c, const attn_micro *mk, const float *k, ptrdi
   for (int64_t i = c0; i < c1; i++) {
     const int64_t count = c->start[i + 1] - c->start[i];
     float *mean = c->mean + i * c->d;
-    if (count == 0) continue; /* keeps its seed */
-    memset(mean, 0, (size_t)c->d * sizeof(float));
+    memset(mean, 0, (size_t)c->d * sizeof(float)); /* without keys: the centre of nothing */
     for (int64_t j = c->start[i]; j < c->start[i + 1]; j++) mk->axpy(c->d, 1.0f / (float)count, k + c->order[j] * ks, mean);
   }
 }
 
 void attn_cells_pack(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const float *v, ptrdiff_t vs,
-                     int64_t c0, int64_t c1, float *tmp) {
+                     int64_t c0, int64_t c1, void *tmp) {
+  const cells_work w = work_in(c, mk, tmp);
   const int64_t d = c->d, dv = c->dv, wo = attn_padded(mk, dv);
   for (int64_t i = c0; i < c1; i++) {
     const int64_t first = c->start[i], count = c->start[i + 1] - first;
@@ -105,15 +156,27 @@ void attn_cells_pack(attn_cells *c, const attn_micro *mk, const float *k, ptrdif
     float sum = 0.0f, most = 0.0f, *v_mean = c->v_mean + i * dv;
     memset(v_mean, 0, (size_t)dv * sizeof(float));
     for (int64_t j = 0; j < count; j++) {
-      memcpy(tmp, k + order[j] * ks, (size_t)d * sizeof(float));
-      mk->axpy(d, -1.0f, c->mean + i * d, tmp);
-      const float squared = mk->dot(d, tmp, tmp);
+      memcpy(w.row, k + order[j] * ks, (size_t)d * sizeof(float));
+      mk->axpy(d, -1.0f, c->mean + i * d, w.row);
+      const float squared = mk->dot(d, w.row, w.row);
       sum += squared;
       if (squared > most) most = squared;
       mk->axpy(dv, 1.0f / (float)count, v + order[j] * vs, v_mean);
     }
     c->log2_count[i] = count ? log2f((float)count) : -INFINITY;
     c->spread[i] = count ? sum / (float)(count * d) : 0.0f;
-    c->radius[i] = sqrtf(most) * (1.0f + 1e-5f);
+    c->radius[i] = sqrtf(most);
+  }
+}
+
+void attn_cells_finish(attn_cells *c, const attn_micro *mk, void *tmp) {
+  const cells_work w = work_in(c, mk, tmp);
+  attn_pack_i8(mk, c->cells, c->d, c->mean, c->d, NULL, c->mean_q, c->mean_scale, (int8_t *)w.other);
+  c->longest = 0.0f;
+  for (int64_t i = 0; i < c->cells; i++) {
+    const float *mean = c->mean + i * c->d, most = sqrtf(mk->dot(c->d, mean, mean)) + c->radius[i];
+    if (most > c->longest) c->longest = most;
+    /* The bytes tell of another mean, off by half a step per dimension. */
+    c->radius[i] += 0.51f * c->mean_scale[i] * sqrtf((float)c->d);
   }
 }

@@ -230,6 +230,39 @@ static void test_converges__rising_budget__error_falls_to_rounding(void **state)
   }
 }
 
+/* The mass that a row leaves out, summed in double over the keys it did not report, is never more than the method says. */
+static void test_missing__every_shape__bounds_the_mass_left_out(void **state) {
+  (void)state;
+  int bounded = 0;
+  FOR_SUBJECTS(s) {
+    for (int i = 0; i < 40; i++) {
+      const attn_shape shape = {1 + i % 2, 2, 1 + i % 2, 30, 40 + i * 37 % 300, 3 + i % 20, 5, s->m->caps & ATTN_CAP_CAUSAL ? i / 2 % 2 : 0, i % 3, 0};
+      if (!subject_can(s, shape)) continue;
+      attn_case c;
+      attn_result r;
+      attn_case_make(&c, shape, i % 4 ? ATTN_CLUSTERED : ATTN_GAUSS, (uint64_t)i);
+      subject_run(s, NULL, &c, ATTN_WANT_KEYS, &r);
+      attn_truth full = attn_ref(&c, NULL);
+      for (int64_t row = 0; row < r.rows; row++) {
+        if (r.missing[row] == -1.0f) continue;
+        double missing = 0, used = 0;
+        for (int64_t j = 0; j < c.pb.nk; j++) {
+          if (!attn_case_sees(&c, row / (c.pb.h * c.pb.nq), row % c.pb.nq, j)) continue;
+          const double mass = exp(attn_ref_score(&c, row, j, NULL) * (double)c.pb.scale - full.lse[row]);
+          *(r.keys[row * c.pb.nk + j] ? &used : &missing) += mass;
+        }
+        if (!(missing <= (double)r.missing[row] + 1e-12))
+          fail_msg("%s: row %lld leaves out %.9g, said at most %.9g", s->label, (long long)row, missing, r.missing[row]);
+        if (strstr(s->label, "stop=bound") && used > 0 && missing > 0.1)
+          fail_msg("%s: row %lld leaves out %.9g, mass=0.9 allows 0.1", s->label, (long long)row, missing);
+        bounded += r.missing[row] > 0.0f && r.missing[row] < 0.5f;
+      }
+      attn_truth_free(&full), attn_result_free(&r), attn_case_free(&c);
+    }
+  }
+  assert_true(bounded > 100); /* bounds that say something */
+}
+
 /* --- same bits ---------------------------------------------------------------------------------------------------- */
 
 static void test_bits__1_2_7_threads_and_a_second_run__equal(void **state) {
@@ -661,6 +694,7 @@ int main(void) {
       cmocka_unit_test(test_exact__every_shape__equals_reference),
       cmocka_unit_test(test_key_sets__every_shape__distinct_visible_and_what_the_output_is_made_of),
       cmocka_unit_test(test_key_sets__parameter_k__is_their_size),
+      cmocka_unit_test(test_missing__every_shape__bounds_the_mass_left_out),
       cmocka_unit_test(test_topk__every_shape__keys_are_the_best),
       cmocka_unit_test(test_converges__rising_budget__error_falls_to_rounding),
       cmocka_unit_test(test_bits__1_2_7_threads_and_a_second_run__equal),

@@ -134,8 +134,10 @@ attn_status attn_case_run(const attn_method *m, const void *params, const attn_c
   void *sc = guard_new(&scratch, (int64_t)((end ? attn_round(need.scratch) : need.scratch) + 3) / 4, 0, end);
   r->out = guard_new(&r->gout, r->rows * pb->dv, 1, 0);
   r->lse = guard_new(&r->glse, r->rows, 0, 1);
+  r->missing = guard_new(&r->gmissing, r->rows, 0, 1);
+  for (int64_t i = 0; i < r->rows; i++) r->missing[i] = -1.0f;
   if (flags & ATTN_WANT_KEYS) r->keys = must(calloc((size_t)(r->rows * pb->nk + 1), 1));
-  attn_stats stats = {.lse = r->lse, .ctx = r, .on_keys = flags & ATTN_WANT_KEYS ? count_key : NULL};
+  attn_stats stats = {.lse = r->lse, .missing = r->missing, .ctx = r, .on_keys = flags & ATTN_WANT_KEYS ? count_key : NULL};
   const attn_viewm out = {r->out, pb->h * pb->nq * pb->dv, pb->nq * pb->dv, pb->dv};
   int prepared = 0;
   if ((st = m->prepare(pl, pb, params)) == ATTN_OK) {
@@ -147,9 +149,9 @@ attn_status attn_case_run(const attn_method *m, const void *params, const attn_c
     st = m->forward(pl, params, c->q, out, sc, &stats);
     assert_int_equal(attn_alloc_counters().calls, calls);
   }
-  r->pairs = stats.pairs;
+  r->pairs = stats.pairs, r->path = stats.path;
   if (prepared) m->release(pl);
-  if (!guard_intact(&plan) || !guard_intact(&scratch) || !guard_intact(&r->gout) || !guard_intact(&r->glse) ||
+  if (!guard_intact(&plan) || !guard_intact(&scratch) || !guard_intact(&r->gout) || !guard_intact(&r->glse) || !guard_intact(&r->gmissing) ||
       !guard_intact(&c->gq) || !guard_intact(&c->gk) || !guard_intact(&c->gv))
     fail_msg("%s wrote beside its memory", m->name);
   guard_free(&plan);
@@ -162,6 +164,7 @@ void attn_result_free(attn_result *r) {
   free(r->keys);
   if (r->gout.base) guard_free(&r->gout);
   if (r->glse.base) guard_free(&r->glse);
+  if (r->gmissing.base) guard_free(&r->gmissing);
   *r = (attn_result){0};
 }
 

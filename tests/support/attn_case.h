@@ -38,9 +38,11 @@ typedef struct attn_result { /* rows in the order [b, h, nq] */
   attn_problem pb;
   int64_t rows;
   float *out, *lse; /* [rows, dv], [rows] */
+  float *missing;   /* [rows] bound of the mass left out; -1 where the method has none */
+  const char *path; /* what the method chose to be, or NULL */
   uint8_t *keys;    /* [rows, nk] how often each key was reported; NULL when not wanted */
   uint64_t pairs;
-  guard gout, glse;
+  guard gout, glse, gmissing;
 } attn_result;
 
 enum { ATTN_WANT_KEYS = 1, ATTN_AT_END = 2 /* plan and scratch end, instead of begin, beside an unmapped page */ };
