@@ -408,12 +408,16 @@ static int make(const task_make_options *opt, ice_err *e) {
   return rc;
 }
 
+static const char *const inside[] = {"lra_release/lra_release/listops-1000", "lra_release/listops-1000", "listops-1000", NULL};
+static const task_release release = {
+    .url = LRA_RELEASE_URL, .file = LRA_RELEASE_FILE, .inside = inside, .into = FOLDER};
+
 const task task_lra_listops = {
     .name = "lra/listops",
     .doc = "value of a nested list expression of 500 to 2000 tokens; 10 classes",
     .metric = "accuracy",
-    .source = "fetch listops-1000/ of https://storage.googleapis.com/long-range-arena/lra_release.gz (a tar, 7.7 GB) into "
-              "lra/ below a folder of $ICEBENCH_DATA_DIR",
+    .source = "fetch listops-1000/ of " LRA_RELEASE_URL " (a tar, 7.7 GB) into lra/ below a folder of $ICEBENCH_DATA_DIR",
+    .release = &release,
     .vocab = 32,       /* 17 ids in the original pipeline; its model reserves 32 rows */
     .positions = 2048, /* 2000 rounded up to a power of two */
     .classes = 10,

@@ -177,6 +177,16 @@ static int find_folder_inside(const listing *l, const char *want, char *folder) 
   return best < FILE_PATH;
 }
 
+int source_folder(const char *archive, const char *want, char *folder, int64_t *members, ice_err *e) {
+  const listing *l;
+  *members = 0;
+  ICE_TRY(list_members(archive, &l, e));
+  if (!find_folder_inside(l, want, folder)) return ICE_OK;
+  const size_t n = strlen(folder);
+  for (int64_t i = 0; i < l->count; i++) *members += !n || (!strncmp(l->name[i], folder, n) && l->name[i][n] == '/');
+  return ICE_OK;
+}
+
 /* Whether a folder is there, plain or in an archive. */
 static int is_folder(const char *dir, int *found, ice_err *e) {
   char archive[FILE_PATH], folder[FILE_PATH];

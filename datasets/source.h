@@ -33,6 +33,9 @@ void source_close(source *s);
 typedef int (*source_visit)(void *ctx, const char *name, const uint8_t *p, size_t n, ice_err *e);
 /** Visits every regular file below dir/below, in any order. A file of more than max bytes is ICE_DATA; links are passed over. */
 int source_each(const char *dir, const char *below, size_t max, source_visit visit, void *ctx, ice_err *e);
+/** The folder [FILE_PATH] of an archive that lies at `want`, counted from the top or from a folder in it; *members below it, 0 when
+ *  there is none. */
+int source_folder(const char *archive, const char *want, char *folder, int64_t *members, ice_err *e);
 /** Members that were passed over for their name or kind in the archive that path leads into; 0 for plain files. */
 int64_t source_ignored(const char *path);
 

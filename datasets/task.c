@@ -34,10 +34,10 @@ int task_roots(char *buf, size_t size, const char **roots, int max) {
 }
 
 void task_advice(const task *t, char *out, size_t size) {
-  if (t->make)
-    (void)snprintf(out, size, "make it with `icebench data make %s --seed 1`, or %s", t->name, t->source);
-  else
-    (void)snprintf(out, size, "%s", t->source);
+  char make[160] = "", fetch[160] = "";
+  if (t->make) (void)snprintf(make, sizeof make, "make it with `icebench data make %s --seed 1`, or ", t->name);
+  if (t->release) (void)snprintf(fetch, sizeof fetch, "get it with `icebench data fetch %s`, or by hand: ", t->name);
+  (void)snprintf(out, size, "%s%s%s", make, fetch, t->source);
 }
 
 int task_search(const task *t, task_split split, task_data *out, int *absent, ice_err *e) {

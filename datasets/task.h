@@ -40,11 +40,26 @@ typedef struct task_make_options {
   const volatile sig_atomic_t *stop; /* may be NULL; make gives up with ICE_INTERNAL soon after it became nonzero */
 } task_make_options;
 
+/** The release of the Long Range Arena: a tar in spite of its suffix, 8.23 GB, 18.6 GB unpacked; upstream publishes no checksum. */
+#define LRA_RELEASE_URL "https://storage.googleapis.com/long-range-arena/lra_release.gz"
+#define LRA_RELEASE_FILE "lra/lra_release.gz"
+
+/** The upstream archive that holds a task, for `data fetch`. */
+typedef struct task_release {
+  const char *url;
+  const char *file;          /* where it is put below the data root: "lra/cifar-10-binary.tar.gz" */
+  int64_t bytes;             /* its size; 0 when nobody publishes it */
+  const char *sha256;        /* NULL likewise                        */
+  const char *const *inside; /* the folder in it that is unpacked: its possible places, NULL-terminated; NULL: the archive stays packed */
+  const char *into;          /* ... and where it goes below the data root */
+} task_release;
+
 typedef struct task {
   const char *name;   /* "lra/listops" */
   const char *doc;    /* one line */
   const char *metric; /* "accuracy" */
   const char *source; /* what to fetch, from where, and where to put it, in one line: "fetch ..." */
+  const task_release *release; /* NULL: nothing to download */
   int vocab;          /* embedding rows of the model (ids are smaller)     */
   int positions;      /* longest sequence the model has positions for = padded length L of the recipe */
   int classes, inputs;

@@ -11,15 +11,21 @@
 #include "datasets/source.h"
 #include "datasets/task.h"
 #include "harness/cli.h"
+#include "harness/fetch.h"
 
 enum { MAX_ROOTS = 64 };
 
 typedef struct data_options {
-  const char *seed, *out, *examples;
+  const char *seed, *out, *examples, *from;
 } data_options;
 
 static volatile sig_atomic_t stop_signal;
 static void on_signal(int number) { stop_signal = number; }
+static void catch_signals(void) {
+  const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
+  (void)sigaction(SIGINT, &action, NULL);
+  (void)sigaction(SIGTERM, &action, NULL);
+}
 
 /* --- list ---------------------------------------------------------------------------------------------------------- */
 
@@ -113,9 +119,7 @@ static int make_task(const cli_common *common, const data_options *o, const char
                                   .progress = tick,
                                   .ctx = &progress,
                                   .stop = &stop_signal};
-  const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
-  (void)sigaction(SIGINT, &action, NULL);
-  (void)sigaction(SIGTERM, &action, NULL);
+  catch_signals();
   cli_progress_start(&progress, t->name, !common->quiet);
   const int rc = t->make(&make, e), number = (int)stop_signal;
   cli_progress_end(&progress);
@@ -243,12 +247,31 @@ static int check_tasks(const cli_common *common, const data_options *o, const ch
 
 /* --- fetch --------------------------------------------------------------------------------------------------------- */
 
-static int fetch_task(const cli_common *common, const data_options *o, const char *name, ice_err *e) {
-  (void)common, (void)o;
+static void fetch_tick(void *ctx, const char *what, int64_t done, int64_t total) {
+  cli_progress_tick(ctx, done, total, strcmp(what, "download") ? "files unpacked" : "MiB downloaded");
+}
+
+static int fetch_one(const cli_common *common, const data_options *o, const char *name, ice_err *e) {
   const task *t = name ? task_find(name, e) : NULL;
+  char buf[8192];
+  cli_progress progress;
+  int fresh;
   if (!name) return ice_fail(e, ICE_USAGE, "data fetch: needs a task; see icebench list tasks");
   if (!t) return e->code;
-  return ice_fail(e, ICE_DATA, "%s is not downloaded by this version; by hand: %s", t->name, t->source);
+  if (o->out && !*o->out) return ice_fail(e, ICE_USAGE, "--out is empty; a folder is needed");
+  const fetch_options fetch = {.out = o->out ? o->out : default_root(buf, sizeof buf),
+                               .from = o->from,
+                               .progress = fetch_tick,
+                               .ctx = &progress,
+                               .stop = &stop_signal};
+  catch_signals();
+  cli_progress_start(&progress, t->name, !common->quiet);
+  const int rc = fetch_task(t, &fetch, &fresh, e), number = (int)stop_signal;
+  cli_progress_end(&progress);
+  if (rc != ICE_OK && number) return ice_fail(e, 128 + number, "interrupted; run the same command again to go on");
+  if (rc == ICE_OK && !common->quiet)
+    (void)printf("%s: %s below %s\n", t->name, fresh ? "fetched, and its test split read," : "there already", fetch.out);
+  return rc;
 }
 
 /* ------------------------------------------------------------------------------------------------------------------- */
@@ -257,19 +280,22 @@ static int data_main(const cli_common *common, int argc, char **argv, ice_err *e
   static const struct {
     const char *name;
     int (*run)(const cli_common *common, const data_options *o, const char *task, ice_err *e);
-  } action[] = {{"list", list_tasks}, {"make", make_task}, {"fetch", fetch_task}, {"check", check_tasks}};
+    const char *takes; /* first letters of its options */
+  } action[] = {{"list", list_tasks, ""}, {"make", make_task, "soe"}, {"fetch", fetch_one, "of"}, {"check", check_tasks, ""}};
   data_options o = {0};
   const char *words[2] = {NULL, NULL};
   int n = 0;
   const cli_option spec[] = {{.name = "seed", .has_value = 1, .value = &o.seed},
                              {.name = "out", .has_value = 1, .value = &o.out},
                              {.name = "examples", .has_value = 1, .value = &o.examples},
+                             {.name = "from", .has_value = 1, .value = &o.from},
                              {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, words, 2, &n, e));
   for (size_t i = 0; words[0] && i < sizeof action / sizeof *action; i++) {
     if (strcmp(words[0], action[i].name)) continue;
-    if (action[i].run != make_task && (o.seed || o.out || o.examples))
-      return ice_fail(e, ICE_USAGE, "data %s takes no --%s; only make does", words[0], o.seed ? "seed" : o.out ? "out" : "examples");
+    for (const cli_option *x = spec; x->name; x++)
+      if (*x->value && !strchr(action[i].takes, x->name[0]))
+        return ice_fail(e, ICE_USAGE, "data %s takes no --%s; see icebench data --help", words[0], x->name);
     return action[i].run(common, &o, words[1], e);
   }
   return ice_fail(e, ICE_USAGE, "data %s: allowed list, make, fetch, check", words[0] ? words[0] : "WHAT");
@@ -277,11 +303,11 @@ static int data_main(const cli_common *common, int argc, char **argv, ice_err *e
 
 const cli_verb cli_verb_data = {
     .name = "data",
-    .summary = "data sets: where they are, making and checking them",
+    .summary = "data sets: where they are, making, fetching and checking them",
     .help = "usage: icebench data list [TASK]\n"
             "       icebench data make TASK [--seed S] [--out DIR] [--examples N]\n"
             "       icebench data check [TASK]\n"
-            "       icebench data fetch TASK\n"
+            "       icebench data fetch TASK [--out DIR] [--from URL]\n"
             "\n"
             "Data is looked for in the folders of $ICEBENCH_DATA_DIR (separated by ':'), then in datasets/data, in the\n"
             "official layout of each release; files and folders may be .gz, .zip, .tar, .tar.gz.\n"
@@ -289,13 +315,17 @@ const cli_verb cli_verb_data = {
             "make generates a task in that layout, the same files for the same seed (default 1), below DIR (default: the\n"
             "first of these folders that can be written to); --examples keeps the first N of each split.\n"
             "check reads every split: checksum, counts, lengths, labels against what the tokens say, repeated examples.\n"
-            "fetch says what to download from where: nothing is downloaded yet.\n"
+            "fetch downloads the official archive below DIR, verifies and unpacks what the task needs; nothing else uses the\n"
+            "network. Interrupted, it goes on where it stopped. --from names another address of the same archive\n"
+            "(http, https, or file:///absolute/path).\n"
             "\n"
             "exit codes: 0 done, 2 usage, 7 data missing or not sane, 130/143 interrupted\n"
             "\n"
             "examples:\n"
             "  icebench data make lra/listops --seed 7\n"
             "  icebench data make lra/listops --seed 7 --out /data --examples 2000\n"
+            "  icebench data fetch lra/text --out /data\n"
+            "  icebench data fetch lra/listops --from file:///mnt/lra_release.gz\n"
             "  ICEBENCH_DATA_DIR=/data icebench data check lra/listops\n",
     .main = data_main,
 };

@@ -118,7 +118,23 @@ verdict make__empty_folder_name__refused "$(complains 2 "--out is empty" data ma
 verdict make__file_in_the_way__named "$(complains 1 "$work/out" data make lra/listops --examples 1 --out "$work/out")"
 verdict list__option_of_make__refused "$(complains 2 "takes no --seed" data list --seed 3)"
 verdict check__unknown_task__refused "$(complains 2 "unknown task" data check nothing)"
-verdict fetch__says_what_to_fetch_from_where "$(complains 7 "https://storage.googleapis.com/long-range-arena/lra_release.gz" data fetch lra/listops)"
+verdict fetch__absent__says_what_to_do "$(complains 7 "put the file at $work/new/lra/lra_release.gz by hand" data fetch lra/listops --out "$work/new" --from file:///nowhere/x)"
+verdict fetch__what_is_only_cut__usage "$(complains 2 "is not downloaded" data fetch synth/listops-pieces)"
+verdict fetch__option_of_make__refused "$(complains 2 "takes no --seed" data fetch lra/listops --seed 3)"
+# The set made above, in the layout of the release.
+run "$bin" data make lra/listops --examples 3 --out made -q
+mkdir -p pack/lra_release/lra_release && cp -r made/lra/listops-1000 pack/lra_release/lra_release/ && rm pack/lra_release/lra_release/listops-1000/generated.json
+tar -czf release.gz -C pack lra_release
+run "$bin" data fetch lra/listops --out fetched --from "file://$work/release.gz"
+why=
+[ "$code" -eq 0 ] && cmp -s made/lra/listops-1000/basic_test.tsv fetched/lra/listops-1000/basic_test.tsv || why="$code $(cat "$work/err")"
+[ "$(find fetched -type f | wc -l)" -eq 4 ] || why="$why; $(find fetched)"
+ICEBENCH_DATA_DIR=fetched run "$bin" data check lra/listops
+grep -q '3 examples .*, official$' "$work/out" || why="$why; $(cat "$work/out" "$work/err")"
+run "$bin" data fetch lra/listops --out fetched --from file:///nowhere/x
+[ "$code" -eq 0 ] && grep -q 'there already' "$work/out" || why="$why; again: $code $(cat "$work/err")"
+verdict fetch__release_from_a_file__unpacked_and_official "$why"
+verdict fetch__generated_set_in_the_way__refused "$(complains 2 "in the way" data fetch lra/listops --out made --from "file://$work/release.gz")"
 verdict fetch__no_task__usage "$(complains 2 "needs a task" data fetch)"
 verdict data__unknown_action__allowed_ones_named "$(complains 2 "list, make, fetch, check" data destroy)"
 verdict data__too_many_words__refused "$(complains 2 "" data check lra/listops more)"
