@@ -89,10 +89,9 @@ static CURLcode request(transfer *t, long *status, char why[CURL_ERROR_SIZE]) {
   return rc;
 }
 
-/* The server cannot continue from there: it ignores ranges, or the file is shorter by now. */
+/* The server cannot continue from there: it ignores ranges, or the file is shorter by now. (A 416 is no failure to libcurl.) */
 static int refuses_range(CURLcode rc, long status) {
-  return rc == CURLE_RANGE_ERROR || rc == CURLE_BAD_DOWNLOAD_RESUME ||
-         (rc == CURLE_HTTP_RETURNED_ERROR && status == 416);
+  return rc == CURLE_RANGE_ERROR || rc == CURLE_BAD_DOWNLOAD_RESUME || status == 416;
 }
 
 /* Requests until the file is complete; a broken connection is taken up again as long as every attempt brings something. */
@@ -104,7 +103,7 @@ static int download_rest(transfer *t, ice_err *e) {
     const int64_t before = t->have;
     if (t->r->bytes && t->have == t->r->bytes) return ICE_OK;
     rc = request(t, &status, why);
-    if (rc == CURLE_OK) return ICE_OK;
+    if (rc == CURLE_OK && status != 416) return ICE_OK;
     if (t->o->stop && *t->o->stop)
       return ice_fail(e, ICE_INTERNAL, "%s: stopped after %" PRId64 " bytes; run the same command again to go on", t->url, t->have);
     if (t->errnum) return ice_fail(e, ICE_INTERNAL, "%s: cannot be written: %s", t->part, strerror(t->errnum));
