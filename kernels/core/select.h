@@ -15,5 +15,7 @@ static inline int attn_better(attn_hit a, attn_hit b) {
 }
 /** Moves the k best of hit[0..n) to the front, in no particular order. The set is unique, the time linear on average. */
 void attn_select(attn_hit *hit, int64_t n, int64_t k);
+/** Sorts a [n] ascending; spare [n] is working memory. */
+void attn_sort_u64(uint64_t *a, int64_t n, uint64_t *spare);
 
 #endif

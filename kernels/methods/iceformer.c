@@ -22,13 +22,16 @@
 #include "kernels/core/dci.h"
 #include "kernels/core/finite.h"
 #include "kernels/core/rng.h"
+#include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/micro/micro.h"
 
 enum {
   BLOCK = 128, /* keys of a causal block */
-  CHUNK = 32,  /* queries, or keys looking for parents, of a task */
+  TASK = 256,  /* queries of a task, searched together */
+  CHUNK = 512, /* keys of a task looking for parents   */
+  PARTS = 8,   /* tasks that copy the keys of an index */
   KEY_DIRECTIONS = 1,
   KEY_LEVELS
 };
@@ -102,32 +105,34 @@ static size_t index_bytes(const attn_problem *pb, const dci_shape *shape) { /* o
   return sum;
 }
 
-/* A thread's memory: the search's, then the keys gathered for one query, their weights, the query. */
-static int64_t most_hits(const attn_problem *pb) { return pb->nk + BLOCK; }
-static size_t thread_bytes(const attn_problem *pb, const dci_shape *shape) {
-  const size_t rows = (size_t)most_hits(pb);
-  size_t sum = attn_add(dci_work_bytes(shape, widest_of(pb)), attn_round(attn_mul(rows, sizeof(attn_hit))));
-  sum = attn_add(sum, attn_mul(2, attn_round(attn_mul(rows, sizeof(float)))));
-  return attn_add(sum, attn_round((size_t)pb->d * sizeof(float)));
-}
-
+/* A thread's memory: the search's, then what belongs to the queries of a task. */
 typedef struct iceformer_scratch {
   dci_work work;
-  attn_hit *hit;
-  int32_t *key;
-  float *weight, *q;
+  float *tail;                       /* [d, BLOCK] and slack: keys behind the last index, a column each */
+  int32_t *exponent, *visible, *all; /* [TASK] of the query's scale (ZERO: no direction); keys it sees; 0, 1, 2, ... */
+  float *weight;                     /* [nk] */
 } iceformer_scratch;
+enum { ZERO = INT32_MIN };
+
+static int64_t task_rows(const attn_problem *pb) { return pb->nq < TASK ? pb->nq : TASK; }
+static size_t tail_bytes(const attn_problem *pb) { return attn_round(((size_t)pb->d * BLOCK + DCI_SLACK) * sizeof(float)); }
+
+static size_t thread_bytes(const attn_problem *pb, const dci_shape *shape) {
+  size_t sum = attn_add(dci_work_bytes(shape, pb->nk, task_rows(pb)), tail_bytes(pb));
+  sum = attn_add(sum, 3 * attn_round(TASK * sizeof(int32_t)));
+  return attn_add(sum, attn_round(attn_mul((size_t)pb->nk, sizeof(float))));
+}
 
 static iceformer_scratch scratch_of(void *scratch, const attn_problem *pb, const dci_shape *shape, int thread) {
   char *at = (char *)scratch + (size_t)thread * thread_bytes(pb, shape);
-  const size_t rows = (size_t)most_hits(pb);
   iceformer_scratch s;
-  dci_work_carve(&s.work, shape, at, widest_of(pb));
-  at += dci_work_bytes(shape, widest_of(pb));
-  s.hit = attn_carve(&at, rows * sizeof(attn_hit));
-  s.key = attn_carve(&at, rows * sizeof(int32_t));
-  s.weight = attn_carve(&at, rows * sizeof(float));
-  s.q = (float *)(void *)at;
+  dci_work_carve(&s.work, shape, attn_micro_get(), at, pb->nk, task_rows(pb));
+  at += dci_work_bytes(shape, pb->nk, task_rows(pb));
+  s.tail = attn_carve(&at, tail_bytes(pb));
+  s.exponent = attn_carve(&at, TASK * sizeof(int32_t));
+  s.visible = attn_carve(&at, TASK * sizeof(int32_t));
+  s.all = attn_carve(&at, TASK * sizeof(int32_t));
+  s.weight = attn_carve(&at, (size_t)pb->nk * sizeof(float));
   return s;
 }
 
@@ -235,15 +240,16 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
     for (int depth = 1; depth < pl->shape.levels; depth++) {
 #pragma omp for schedule(dynamic)
       for (int64_t task = 0; task < indices * chunks; task++) {
-        const job j = job_of(pl, task / chunks);
-        const int64_t r0 = task % chunks * CHUNK, r1 = r0 + CHUNK < j.n ? r0 + CHUNK : j.n;
-        if (depth < j.x->depths && r0 < j.n) dci_assign(j.x, depth, j.keys, k.sn, j.idx, r0, r1, &sc.work);
+        dci *x = &pl->index[task / chunks];
+        const int64_t r0 = task % chunks * CHUNK, r1 = r0 + CHUNK < x->n ? r0 + CHUNK : x->n;
+        if (depth < x->depths && r0 < x->n) dci_assign(x, depth, r0, r1, &sc.work);
       }
 #pragma omp for schedule(dynamic)
-      for (int64_t i = 0; i < indices; i++) {
-        const job j = job_of(pl, i);
-        if (depth < j.x->depths) dci_place(j.x, depth, j.keys, k.sn, j.idx);
-      }
+      for (int64_t i = 0; i < indices; i++)
+        if (depth < pl->index[i].depths) dci_place(&pl->index[i], depth);
+#pragma omp for schedule(dynamic)
+      for (int64_t task = 0; task < indices * PARTS; task++)
+        if (depth < pl->index[task / PARTS].depths) dci_fill(&pl->index[task / PARTS], depth, task % PARTS, PARTS);
     }
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < indices; i++) dci_finish(&pl->index[i]);
@@ -263,81 +269,115 @@ typedef struct iceformer_call { /* arguments of one forward */
   const attn_stats *st;
 } iceformer_call;
 
-/* Scales a query by 2^-exponent to a norm in [1/2, 1), which is returned; 0 for a zero query. */
-static double scale_query(int64_t d, const float *q, float *scaled, int *exponent) {
-  double square = 0.0; /* in double: 1e-30 and 1e30 are legal */
-  for (int64_t t = 0; t < d; t++) square += (double)q[t] * (double)q[t];
-  const double norm = frexp(sqrt(square), exponent), unit = ldexp(1.0, -*exponent);
+/* The forest that the queries of a task search. */
+typedef struct forest {
+  dci_tree tree[DCI_TREES];
+  int trees;
+} forest;
+
+/* Scales a query by 2^-exponent to a norm in [1/2, 1); returns the exponent, ZERO for a zero query. */
+static int scale_query(int64_t d, const float *q, float *scaled) {
+  int exponent;
+  const double square = dci_square(d, q);
+  (void)frexp(sqrt(square), &exponent);
+  const double unit = ldexp(1.0, -exponent);
   for (int64_t t = 0; t < d; t++) scaled[t] = (float)((double)q[t] * unit);
-  return norm;
+  scaled[d] = 0.0f;
+  return square > 0.0 ? exponent : ZERO;
 }
 
-/* Adds the hits of one index over idx[0..n), at most the k best; where all scores are 0 these are the first k. */
-static int64_t gather(const iceformer_call *c, const dci *x, const int32_t *idx, int64_t n, const float *q, double norm,
-                      int64_t hits, iceformer_scratch *sc, uint64_t *pairs) {
-  if (norm == 0.0 || x->norm == 0.0f) {
-    for (int64_t i = 0; i < n && i < c->k; i++) sc->hit[hits++] = (attn_hit){0.0f, idx[i]};
-    return hits;
-  }
-  int64_t found = dci_search(x, q, norm, c->k, &c->budget, &sc->work, pairs);
-  if (found > c->k) {
-    attn_select(sc->work.hit, found, c->k);
-    found = c->k;
-  }
-  memcpy(sc->hit + hits, sc->work.hit, (size_t)found * sizeof(attn_hit));
-  return hits + found;
+/* Adds the first n keys of idx with scores of 0: where all scores are 0 the first k keys are the best. */
+static void add_zeros(const iceformer_call *c, dci_list *l, const int32_t *idx, int64_t n) {
+  static const float zero[DCI_COLS + DCI_SLACK];
+  n = n < c->k ? n : c->k;
+  for (int64_t j = 0; j < n; j += DCI_COLS) dci_add(c->pl->mk, l, n - j < DCI_COLS ? n - j : DCI_COLS, zero, 1.0f, 0, idx + j);
 }
 
-/* Keys that row iq of head (ib, ih) keeps, into sc->hit; returns how many. q: the scaled query, norm: its length. */
-static int64_t nearest(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, const float *q, double norm,
-                       iceformer_scratch *sc, uint64_t *pairs) {
+/* Queries [from, to) of the task shall search index x over idx[0..n). */
+static void add_tree(const iceformer_call *c, forest *f, const dci *x, const int32_t *idx, int64_t n, int64_t from, int64_t to,
+                     iceformer_scratch *sc) {
+  for (int64_t i = from; i < to; i++)
+    if (sc->exponent[i] == ZERO || x->norm == 0.0f) add_zeros(c, &sc->work.best[i], idx, n);
+  if (x->norm == 0.0f) return;
+  int i = 0; /* an earlier group of queries may search it too */
+  while (i < f->trees && f->tree[i].x != x) i++;
+  if (i == f->trees) f->tree[f->trees++] = (dci_tree){x, from, to};
+  f->tree[i].to = to;
+}
+
+/* Queries [from, to) of the task score the keys idx[full..visible) directly: one small matrix product. */
+static void scan_tail(const iceformer_call *c, const float *keys, const int32_t *idx, int64_t full, int64_t from, int64_t to,
+                      iceformer_scratch *sc, uint64_t *pairs) {
+  const iceformer_plan *pl = c->pl;
+  const int64_t d = pl->pb.d, count = sc->visible[to - 1] - full;
+  dci_work *w = &sc->work;
+  for (int64_t j = 0; j < count; j++)
+    for (int64_t t = 0; t < d; t++) sc->tail[t * count + j] = keys[idx[full + j] * pl->k.sn + t];
+  for (int64_t j = 0; j < count; j += DCI_COLS)
+    for (int64_t i = from; i < to; i += DCI_ROWS) {
+      enum { LD = DCI_COLS + DCI_SLACK };
+      const int64_t n = count - j < DCI_COLS ? count - j : DCI_COLS, m = to - i < DCI_ROWS ? to - i : DCI_ROWS;
+      pl->mk->scores(m, n, d, w->row, d + 1, sc->all + i, sc->tail + j, count, w->tile, LD);
+      for (int64_t r = 0; r < m; r++) {
+        const int64_t sees = sc->visible[i + r] - full - j, some = sees < 0 ? 0 : sees < n ? sees : n;
+        dci_add(pl->mk, &w->best[i + r], some, w->tile + r * LD, 1.0f, 0, idx + full + j);
+        *pairs += (uint64_t)some;
+      }
+    }
+}
+
+/* Softmax over the keys of query i of the task, values, and what the caller wants to know. */
+static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, int64_t i, iceformer_scratch *sc) {
   const iceformer_plan *pl = c->pl;
   const attn_problem *pb = &pl->pb;
-  const int64_t head = ib * pb->hkv + ih / (pb->h / pb->hkv);
+  dci_list *l = &sc->work.best[i];
+  dci_close(pl->mk, l);
+  const double factor = sc->exponent[i] == ZERO ? 0.0 : ldexp((double)pb->scale, sc->exponent[i]);
+  float top = -INFINITY, none = 0.0f, lane[16] = {0.0f};
+  for (int64_t j = 0; j < l->count; j++) top = l->score[j] > top ? l->score[j] : top;
+  for (int64_t j = 0; j < l->count; j++) sc->weight[j] = (float)(factor * LOG2E * (double)(l->score[j] - top));
+  pl->mk->softmax_block(1, l->count, sc->weight, l->count, NULL, &none, lane, NULL, 0, 0);
+  const float sum = attn_lane_sum(lane), inverse = 1.0f / sum;
+  for (int64_t j = 0; j < l->count; j++) sc->weight[j] *= inverse;
+  pl->mk->weigh_rows(l->count, sc->weight, l->id, pl->v.p + ib * pl->v.sb + ih / (pb->h / pb->hkv) * pl->v.sh, pl->v.sn, pb->dv,
+                     c->out.p + ib * c->out.sb + ih * c->out.sh + iq * c->out.sn);
+  if (c->st && c->st->on_keys && l->count) c->st->on_keys(c->st->ctx, ib, ih, iq, l->id, l->count);
+  if (c->st && c->st->lse)
+    c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = l->count ? (float)(factor * (double)top + log((double)sum)) : -INFINITY;
+}
+
+/* Queries [i0, i0 + rows) of head (ib, ih). */
+static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t i0, int64_t rows, iceformer_scratch *sc, uint64_t *pairs) {
+  const iceformer_plan *pl = c->pl;
+  const attn_problem *pb = &pl->pb;
+  const int64_t head = ib * pb->hkv + ih / (pb->h / pb->hkv), d = pb->d;
   const int32_t *idx = pl->idx + ib * pb->nk;
-  const int64_t visible = attn_prefix(pb, idx, pl->kept[ib], iq);
+  const float *keys = pl->k.p + ib * pl->k.sb + head % pb->hkv * pl->k.sh;
   const dci *index = pl->index + head * pl->ranges;
-  if (!pb->causal) return gather(c, index, idx, visible, q, norm, 0, sc, pairs);
-  const int64_t full = visible / BLOCK * BLOCK;
-  int64_t hits = 0;
-  span range = {0, widest_of(pb)};
-  for (; range.width >= BLOCK; range.width /= 2)
-    if (full & range.width) {
-      hits = gather(c, index + range_number(pb, range), idx + range.begin, range.width, q, norm, hits, sc, pairs);
+  dci_work *w = &sc->work;
+  forest f = {.trees = 0};
+  int64_t active = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    sc->exponent[i] = scale_query(d, c->q.p + ib * c->q.sb + ih * c->q.sh + (i0 + i) * c->q.sn, w->row + i * (d + 1));
+    sc->visible[i] = (int32_t)attn_prefix(pb, idx, pl->kept[ib], i0 + i);
+    sc->all[i] = (int32_t)i;
+    if (sc->exponent[i] != ZERO) w->who[active++] = (int32_t)i;
+    w->best[i].count = 0, w->best[i].floor = -INFINITY;
+  }
+  if (!pb->causal) add_tree(c, &f, index, idx, pl->kept[ib], 0, rows, sc);
+  for (int64_t from = 0, to; pb->causal && from < rows; from = to) { /* queries of the same complete blocks */
+    const int64_t full = sc->visible[from] / BLOCK * BLOCK;
+    for (to = from; to < rows && sc->visible[to] / BLOCK * BLOCK == full;) to++;
+    span range = {0, widest_of(pb)};
+    for (; range.width >= BLOCK; range.width /= 2) {
+      if (!(full & range.width)) continue;
+      add_tree(c, &f, index + range_number(pb, range), idx + range.begin, range.width, from, to, sc);
       range.begin += range.width;
     }
-  for (int64_t r = full; r < visible; r++) {
-    const float *key = pl->k.p + ib * pl->k.sb + head % pb->hkv * pl->k.sh + idx[r] * pl->k.sn;
-    sc->hit[hits++] = (attn_hit){pl->mk->dot(pb->d, q, key), idx[r]};
-    (*pairs)++;
+    scan_tail(c, keys, idx, full, from, to, sc, pairs);
   }
-  if (hits > c->k) {
-    attn_select(sc->hit, hits, c->k);
-    hits = c->k;
-  }
-  return hits;
-}
-
-/* Softmax over the hits, values, and what the caller wants to know. factor * score is the logit. */
-static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, int64_t hits, double factor,
-                   iceformer_scratch *sc) {
-  const iceformer_plan *pl = c->pl;
-  const attn_problem *pb = &pl->pb;
-  const int64_t ik = ih / (pb->h / pb->hkv);
-  float *to = c->out.p + ib * c->out.sb + ih * c->out.sh + iq * c->out.sn, top = -INFINITY;
-  double sum = 0.0;
-  for (int64_t i = 0; i < hits; i++) top = sc->hit[i].score > top ? sc->hit[i].score : top;
-  for (int64_t i = 0; i < hits; i++) {
-    sc->weight[i] = expf((float)(factor * ((double)sc->hit[i].score - (double)top)));
-    sc->key[i] = sc->hit[i].id;
-    sum += (double)sc->weight[i];
-  }
-  memset(to, 0, (size_t)pb->dv * sizeof(float));
-  for (int64_t i = 0; i < hits; i++)
-    pl->mk->axpy(pb->dv, (float)((double)sc->weight[i] / sum), pl->v.p + ib * pl->v.sb + ik * pl->v.sh + sc->key[i] * pl->v.sn, to);
-  if (c->st && c->st->on_keys && hits) c->st->on_keys(c->st->ctx, ib, ih, iq, sc->key, hits);
-  if (c->st && c->st->lse)
-    c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = hits ? (float)(factor * (double)top + log(sum)) : -INFINITY;
+  dci_search(w, active, f.tree, f.trees, c->k, &c->budget, pairs);
+  for (int64_t i = 0; i < rows; i++) attend(c, ib, ih, i0 + i, i, sc);
 }
 
 static attn_status check_queries(const attn_problem *pb, attn_view q) {
@@ -370,20 +410,17 @@ static attn_status iceformer_forward(const void *plan, const void *params, attn_
                             .q = q,
                             .out = out,
                             .st = st};
-  const int64_t chunks = (pb->nq + CHUNK - 1) / CHUNK;
+  const int64_t tasks = (pb->nq + TASK - 1) / TASK;
   uint64_t pairs = 0;
 #pragma omp parallel num_threads(pb->threads) reduction(+ : pairs)
   {
     iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
+    dci_work_split(&sc.work, c.k, c.budget.beam, task_rows(pb));
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < pb->b * pb->h * chunks; task++) {
-      const int64_t head = task / chunks, ib = head / pb->h, ih = head % pb->h, i0 = task % chunks * CHUNK;
-      for (int64_t iq = i0; iq < i0 + CHUNK && iq < pb->nq; iq++) {
-        int exponent;
-        const double norm = scale_query(pb->d, q.p + ib * q.sb + ih * q.sh + iq * q.sn, sc.q, &exponent);
-        const int64_t hits = nearest(&c, ib, ih, iq, sc.q, norm, &sc, &pairs);
-        attend(&c, ib, ih, iq, hits, ldexp((double)pb->scale, exponent), &sc);
-      }
+    for (int64_t task = 0; task < pb->b * pb->h * tasks; task++) {
+      const int64_t head = task / tasks, i0 = task % tasks * TASK, i1 = i0 + TASK < pb->nq ? i0 + TASK : pb->nq;
+      for (int64_t i = i0; i < i1; i += sc.work.probes)
+        attend_rows(&c, head / pb->h, head % pb->h, i, i1 - i < sc.work.probes ? i1 - i : sc.work.probes, &sc, &pairs);
     }
   }
   if (st) st->pairs = pairs;

@@ -47,7 +47,7 @@ static void bench_make(bench *b, dci_shape shape, int64_t n, uint64_t seed, doub
   b->idx = take((size_t)(n + 1) * sizeof(int32_t));
   b->direction = take((size_t)(shape.comp * shape.simp * (shape.d + 1)) * sizeof(float));
   b->memory = take(dci_bytes(&shape, n));
-  b->scratch = take(dci_work_bytes(&shape, n));
+  b->scratch = take(dci_work_bytes(&shape, n, 5));
   for (int64_t i = 0; i < n; i++) {
     const double length = pow(10.0, spread * (attn_rng_uniform(&r) - 0.5));
     b->idx[i] = (int32_t)i;
@@ -55,14 +55,15 @@ static void bench_make(bench *b, dci_shape shape, int64_t n, uint64_t seed, doub
   }
   dci_directions(&shape, seed, b->direction);
   dci_carve(&b->x, &shape, attn_micro_get(), b->direction, b->memory, n);
-  dci_work_carve(&b->w, &shape, b->scratch, n);
+  dci_work_carve(&b->w, &shape, attn_micro_get(), b->scratch, n, 5);
 }
 static void bench_build(bench *b, uint64_t seed) {
   const int64_t d = b->x.shape.d;
   dci_begin(&b->x, b->keys, d, b->idx, b->n, seed);
   for (int depth = 1; depth < b->x.depths; depth++) {
-    for (int64_t r0 = 0; r0 < b->n; r0 += 7) dci_assign(&b->x, depth, b->keys, d, b->idx, r0, r0 + 7 < b->n ? r0 + 7 : b->n, &b->w);
-    dci_place(&b->x, depth, b->keys, d, b->idx);
+    for (int64_t r0 = 0; r0 < b->n; r0 += 7) dci_assign(&b->x, depth, r0, r0 + 7 < b->n ? r0 + 7 : b->n, &b->w);
+    dci_place(&b->x, depth);
+    for (int part = 0; part < 3; part++) dci_fill(&b->x, depth, part, 3);
   }
   dci_finish(&b->x);
 }
@@ -192,7 +193,15 @@ static void test_cell__larger_budget__candidates_are_nested(void **state) {
 
 /* --- maps and directions ------------------------------------------------------------------------------------------ */
 
-static double scaled(const bench *b, int64_t slot, int64_t t) { return (double)b->x.key[slot * b->x.shape.d + t] * (double)b->x.inverse; }
+/* Coordinate t of T_K of the key in this slot, from its place in the slab of its cell. */
+static double mapped(const bench *b, int64_t slot, int64_t t) {
+  const dci *x = &b->x;
+  int64_t s0 = 0, s1 = x->level[1];
+  for (int64_t s = 0; s < x->level[x->depths] && slot >= s1; s++)
+    if (slot < x->child[s + 1]) s0 = x->child[s], s1 = x->child[s + 1];
+  if (slot >= x->level[x->depths]) s0 = x->level[x->depths], s1 = x->n;
+  return (double)x->slab[s0 * (x->shape.d + 1) + t * (s1 - s0) + slot - s0] * (double)x->inverse;
+}
 
 /* T_K has unit norm, projections are its products with the directions, and keys in ascending distance to T_Q(q) are in
  * descending order of q.k: checked as |T_Q - T_K|^2 = 2 - 2 q.k / (c |q|). */
@@ -221,17 +230,17 @@ static void test_maps__norms_over_three_decades__unit_and_distances_order_as_pro
     assert_true(tree < N && N - tree <= 32 && longest > c); /* some are long enough to stay outside */
     assert_true(fabs(ldexp((double)b.x.norm, b.x.exponent) / c - 1) < 1e-6);
     for (int64_t slot = 0; slot < tree; slot++) {
-      double unit = pow((double)b.x.last[slot], 2), product = 0, distance = unit;
+      double unit = pow(mapped(&b, slot, D), 2), product = 0, distance = unit;
       for (int t = 0; t < D; t++) {
-        unit += pow(scaled(&b, slot, t), 2);
+        unit += pow(mapped(&b, slot, t), 2);
         product += q[t] * (double)b.keys[b.x.id[slot] * D + t];
-        distance += pow(q[t] / sqrt(length) - scaled(&b, slot, t), 2);
+        distance += pow(q[t] / sqrt(length) - mapped(&b, slot, t), 2);
       }
       assert_true(fabs(unit - 1) < 1e-6);
       assert_true(fabs(distance - (2 - 2 * product / (c * sqrt(length)))) < 4e-6);
       for (int j = 0; j < 6; j++) {
-        double want = (double)b.direction[j * (D + 1) + D] * (double)b.x.last[slot];
-        for (int t = 0; t < D; t++) want += (double)b.direction[j * (D + 1) + t] * scaled(&b, slot, t);
+        double want = (double)b.direction[j * (D + 1) + D] * mapped(&b, slot, D);
+        for (int t = 0; t < D; t++) want += (double)b.direction[j * (D + 1) + t] * mapped(&b, slot, t);
         assert_true(fabs((double)b.x.projection[j * N + slot] - want) < (D + 4) * (double)FLT_EPSILON);
       }
     }
@@ -321,8 +330,8 @@ static void test_tree__full_build_budget__parents_are_nearest(void **state) {
       for (int64_t s = x->child[p]; s < x->child[p + 1]; s++) {
         double best = -INFINITY, parent = 0;
         for (int64_t o = x->level[t - 1]; o < x->level[t]; o++) {
-          double product = (double)x->last[o] * (double)x->last[s];
-          for (int i = 0; i < 6; i++) product += scaled(&b, o, i) * scaled(&b, s, i);
+          double product = 0;
+          for (int i = 0; i <= 6; i++) product += mapped(&b, o, i) * mapped(&b, s, i);
           best = fmax(best, product);
           if (o == p) parent = product;
         }
