@@ -435,19 +435,19 @@ static const attn_param iceformer_table[] = {
     {.key = "k", .doc = "keys that a query attends to", .type = ATTN_P_INT, .late = 1, .offset = AT(k), .dflt = 32, .min = 1, .max = 1 << 20},
     {.key = "comp", .doc = "composite indices", .type = ATTN_P_INT, .offset = AT(comp), .dflt = 2, .min = 1, .max = DCI_MAX_COMP},
     {.key = "simp", .doc = "simple indices (directions) of a composite", .type = ATTN_P_INT, .offset = AT(simp), .dflt = 4, .min = 1, .max = DCI_MAX_SIMP},
-    {.key = "levels", .doc = "levels of the tree; fewer where there are too few keys", .type = ATTN_P_INT, .offset = AT(levels), .dflt = 3, .min = 1, .max = DCI_MAX_LEVELS},
-    {.key = "build_beam", .doc = "cells opened per level when a parent is sought", .type = ATTN_P_INT, .offset = AT(build_beam), .dflt = 5, .min = 1, .max = 4096},
+    {.key = "levels", .doc = "levels of the tree; fewer where there are too few keys", .type = ATTN_P_INT, .offset = AT(levels), .dflt = 2, .min = 1, .max = DCI_MAX_LEVELS},
+    {.key = "build_beam", .doc = "cells opened per level when a parent is sought", .type = ATTN_P_INT, .offset = AT(build_beam), .dflt = 20, .min = 1, .max = 4096},
     {.key = "build_visit", .doc = "share of a cell that building may pop", .type = ATTN_P_REAL, .offset = AT(build_visit), .dflt = 1.0, .min = 1e-6, .max = 1},
-    {.key = "build_retrieve", .doc = "share of a cell that building may score", .type = ATTN_P_REAL, .offset = AT(build_retrieve), .dflt = 0.002, .min = 1e-6, .max = 1},
+    {.key = "build_retrieve", .doc = "share of a cell that building may score", .type = ATTN_P_REAL, .offset = AT(build_retrieve), .dflt = 1.0, .min = 1e-6, .max = 1},
     {.key = "beam", .doc = "cells a query opens per level; 0: k", .type = ATTN_P_INT, .late = 1, .offset = AT(beam), .dflt = 0, .min = 0, .max = 4096},
     {.key = "visit", .doc = "share of a cell that a query may pop", .type = ATTN_P_REAL, .late = 1, .offset = AT(visit), .dflt = 1.0, .min = 1e-6, .max = 1},
-    {.key = "retrieve", .doc = "share of a cell that a query may score", .type = ATTN_P_REAL, .late = 1, .offset = AT(retrieve), .dflt = 0.8, .min = 1e-6, .max = 1},
+    {.key = "retrieve", .doc = "share of a cell that a query may score", .type = ATTN_P_REAL, .late = 1, .offset = AT(retrieve), .dflt = 1.0, .min = 1e-6, .max = 1},
     {.key = "order", .doc = "order of candidates in a cell: largest difference (as published), or Euclidean", .type = ATTN_P_CHOICE, .offset = AT(order), .dflt = 0, .choices = order_choices},
     {.key = NULL}};
 
 const attn_method attn_method_iceformer = {
     .name = "iceformer",
-    .version = "1",
+    .version = "2",
     .cite = "arXiv:2405.02842, arXiv:1703.00440",
     .doc = "softmax over the k keys that Prioritized DCI finds, as in the paper",
     .caps = ATTN_CAP_CAUSAL | ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_RANDOMISED | ATTN_CAP_STOCHASTIC |

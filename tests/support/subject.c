@@ -17,6 +17,8 @@ static const struct {
     {"topk", "k=1"},
     {"topk", "k=3"},
     {"topk", "k=1048576"},
+    {"iceformer", "levels=3 build_beam=5 build_retrieve=0.002 retrieve=0.8"},
+    {"iceformer", "k=20 levels=3 beam=6"},
     {"iceformer", "k=3 levels=2 comp=1 simp=2 retrieve=0.3"},
     {"iceformer", "k=5 levels=1 comp=3 simp=3 visit=0.2 retrieve=0.5"},
     {"iceformer", "k=7 levels=4 beam=2 build_beam=1 order=l2"},

@@ -146,7 +146,7 @@ static void test_exclude__lists_and_plain_keys__leave_cells_out(void **state) {
       {"{model: elsewhere}", 14},
       {"{method: iceformer, k: 8}, {method: iceformer, levels: 2}", 2 + 2 * 2},
       {"{method: topk, k: 8}", 14},
-      {"{method: iceformer, retrieve: 0.80}", 2}, /* the default, written otherwise */
+      {"{method: iceformer, retrieve: 1.0}", 2}, /* the default, written otherwise */
   };
   for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
     char text[500];

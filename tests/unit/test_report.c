@@ -66,7 +66,7 @@ static void test_rows__methods_as_registered_and_parameters_by_value(void **stat
 
 static void test_rows__parameters_that_are_not_defaults__are_named(void **state) {
   (void)state;
-  put("e", "iceformer", "{\"k\":20,\"comp\":2,\"levels\":5,\"visit\":0.25,\"retrieve\":0.8,\"order\":\"l2\"}");
+  put("e", "iceformer", "{\"k\":20,\"comp\":2,\"levels\":5,\"visit\":0.25,\"retrieve\":1,\"order\":\"l2\"}");
   put("e", "unknown", "{\"m\":\"a|b\",\"x\":1000000}");
   char *t = report(REPORT_MD);
   has(t, "| k=20 levels=5 visit=0.25 order=l2 |");
