@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/config_shape.h"
 #include "harness/measure_store.h"
 #include "harness/number.h"
 #include "harness/quality.h"
@@ -68,13 +69,13 @@ static int choose(cell *c, ice_err *e) {
 /* ---- Loading. */
 
 /* The canonical JSON of parameters back into the method's struct, through the same door as any other text. */
-static int read_params(cell *c, ice_err *e) {
-  json_t *all = json_loads(c->job->params_json, 0, NULL), *value;
+int cell_read_params(const attn_method *m, const char *json, void *params, ice_err *e) {
+  json_t *all = json_loads(json, 0, NULL), *value;
   const char *key;
-  int rc = all && c->params ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for parameters");
+  int rc = all && params ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for parameters");
   json_object_foreach(all, key, value) {
     if (rc != ICE_OK) break;
-    const attn_param *p = registry_param(c->method, key, e);
+    const attn_param *p = registry_param(m, key, e);
     char text[64] = "";
     if (!p) {
       rc = ICE_USAGE;
@@ -86,7 +87,7 @@ static int read_params(cell *c, ice_err *e) {
       (void)snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
     else
       number_print(json_number_value(value), text, sizeof text);
-    rc = registry_param_set(c->method, p, text, c->params, e);
+    rc = registry_param_set(m, p, text, params, e);
   }
   json_decref(all);
   return rc;
@@ -111,7 +112,7 @@ static int load(cell *c, ice_err *e) {
   c->vanilla = registry_find("vanilla", NULL);
   c->dense = registry_find("dense", NULL);
   c->params = registry_defaults(c->method);
-  ICE_TRY(read_params(c, e));
+  ICE_TRY(cell_read_params(c->method, c->job->params_json, c->params, e));
   ICE_TRY(task_load(c->task, c->job->split, &c->data, e));
   ICE_TRY(choose(c, e));
   ICE_TRY(encoder_load(&c->model, c->job->model_path, e));
@@ -378,7 +379,19 @@ static int measure(cell *c, cell_result *out, ice_err *e) {
   return rc;
 }
 
+void cell_fail(cell_result *out, attn_status support, const ice_err *e) {
+  const int starved = strstr(e->text, attn_status_text(ATTN_ERR_NOMEM)) != NULL; /* every layer says it in these words */
+  out->status = support == ATTN_ERR_UNSUPPORTED ? "unsupported" : starved ? "oom" : "failed";
+  (void)snprintf(out->text, sizeof out->text, "%s", e->text);
+  out->reason = out->text;
+  out->n_metrics = out->n_samples = out->n_predictions = 0;
+}
+
 void cell_execute(const cell_job *job, cell_result *out) {
+  if (config_shape_task(job->task)) {
+    cell_execute_tensors(job, out);
+    return;
+  }
   cell c = {.job = job};
   ice_err e = {0};
   *out = (cell_result){.status = "ok"};
@@ -389,13 +402,6 @@ void cell_execute(const cell_job *job, cell_result *out) {
     rc = ice_fail(&e, ICE_USAGE, "%s", attn_last_error());
   } else if (rc == ICE_OK)
     rc = measure(&c, out, &e);
-  if (rc != ICE_OK) {
-    const int starved =
-        strstr(e.text, attn_status_text(ATTN_ERR_NOMEM)) != NULL; /* every layer says it in these words */
-    out->status = support == ATTN_ERR_UNSUPPORTED ? "unsupported" : starved ? "oom" : "failed";
-    (void)snprintf(out->text, sizeof out->text, "%s", e.text);
-    out->reason = out->text;
-    out->n_metrics = out->n_samples = out->n_predictions = 0;
-  }
+  if (rc != ICE_OK) cell_fail(out, support, &e);
   unload(&c);
 }

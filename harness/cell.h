@@ -56,6 +56,12 @@ void cell_execute(const cell_job *job, cell_result *out);
 enum { CELL_DRAW_EXAMPLES = 1, CELL_DRAW_TIMED = 2 };
 /** Can this model, read from `path`, do the task on sequences of up to `longest` tokens? ICE_DATA with both sides' sizes. */
 int cell_check_model(const task *t, const encoder *model, int64_t longest, const char *path, ice_err *e);
+/** Parameters of a method from their canonical JSON, over what params holds. */
+int cell_read_params(const attn_method *m, const char *json, void *params, ice_err *e);
+/** cell_execute() of a cell on synthetic tensors: model_path is their source. See cell_tensors.c. */
+void cell_execute_tensors(const cell_job *job, cell_result *out);
+/** What went wrong with a cell, as its result; support: what its method says of the problem. */
+void cell_fail(cell_result *out, attn_status support, const ice_err *e);
 /** Draws `count` of [0, n) by seed, ascending, into out [count]; all when count >= n. Returns how many. */
 int64_t cell_draw(int64_t n, int64_t count, uint64_t seed, int64_t *out);
 

@@ -40,7 +40,7 @@ static void experiment_text(const config_experiment *x, const cli_common *common
       (void)printf("  ... and %d more; -v shows all\n", x->n_cells - i);
       break;
     }
-    (void)printf("  %s  %s  seed %llu  %s %s\n", c->task->name, c->model, (unsigned long long)c->seed, c->method->name,
+    (void)printf("  %s  %s  seed %llu  %s %s\n", c->task->name, c->source ? c->source : c->model, (unsigned long long)c->seed, c->method->name,
                  c->params_json);
   }
 }
@@ -130,9 +130,11 @@ const cli_verb cli_verb_check = {
         "  task, model          needed; a value or a list. A model is an id TASK/NAME (lra/listops/softmax) or the "
         "path of\n"
         "                       a checkpoint; an id goes with its own task, a path with every task\n"
+        "  shape                instead of a model, for task: synth/gauss, synth/clustered, synth/lowrank:\n"
+        "                       {h: 1, n: [1024, 4096], d: [32, 64], causal: [false, true]}; see icebench attn --help\n"
         "  methods              needed; a list of `- dense` or `- iceformer: {k: [8, 16], comp: 2}`; lists multiply "
         "out\n"
-        "                       (icebench show METHOD tells parameters, ranges, defaults)\n"
+        "                       (icebench show METHOD tells parameters, ranges, defaults); or the word all\n"
         "  examples (all)       of the split, drawn by seed             split (test)   or dev\n"
         "  seeds (1)            a value or a list, 0 or more            threads (all cores, or $ICEBENCH_THREADS) "
         "1..256\n"
@@ -145,7 +147,7 @@ const cli_verb cli_verb_check = {
         "                       with all of it are left out; keys method, its parameters, task, model, seed\n"
         "  no_retraining (false)  true: methods that need training run in models trained with another; rows say so\n"
         "\n"
-        "--set overrides the file: top-level values, measure.KEY, limits.KEY, METHOD.PARAMETER; a|b|c is a list.\n"
+        "--set overrides the file: top-level values, measure.KEY, limits.KEY, shape.KEY, METHOD.PARAMETER; a|b|c is a list.\n"
         "Limits: files of 1 MiB, lists of 1,000 values, 100,000 cells. No anchors, aliases, tags.\n"
         "\n"
         "examples:\n"

@@ -54,7 +54,7 @@ static void print_text(const cli_common *common, const run_plan *p, store *s) {
     measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
     print_time(est.seconds, text, sizeof text);
     (void)printf("  %-5s %s %s seed %llu  %s %s  %s%s%s%s\n", c->done ? "there" : "todo", c->cell->task->name,
-                 c->cell->model, (unsigned long long)c->cell->seed, c->cell->method->name, brief, c->done ? "" : "~",
+                 c->cell->source ? c->cell->source : c->cell->model, (unsigned long long)c->cell->seed, c->cell->method->name, brief, c->done ? "" : "~",
                  c->done ? "" : text, *c->label ? "  " : "", c->label);
   }
   if (shown < p->n && !common->quiet) (void)printf("  ... and %d more; -v shows all\n", p->n - shown);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/config_shape.h"
 #include "harness/number.h"
 #include "harness/registry/registry.h"
 #include "harness/yaml.h"
@@ -47,10 +48,14 @@ typedef struct loader {
   rule *rule;
   int n_rules;
   const task **task; /* resolved from tasks */
+  config_shapes shapes;
+  int tensors; /* the tasks are sources of tensors, and there are no models */
 } loader;
 
 typedef struct documents { /* config_experiment.impl: models are texts in there */
   yaml_doc *file, *set;
+  char **text; /* [n_texts] sources and models of tensors, owned */
+  int n_texts;
 } documents;
 
 static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory"); }
@@ -144,14 +149,20 @@ static int read_name(const yaml_node *n, config_experiment *x, ice_err *e) {
 static int read_tasks(loader *l, yaml_node *n, ice_err *e) {
   ICE_TRY(check_list(n, e));
   const task **found = calloc((size_t)yaml_count(n), sizeof *found);
+  const int before = l->task != NULL; /* --set names others of the same kind */
   if (!found) return no_memory(e);
   free((void *)l->task);
   l->task = found;
   l->tasks = n;
   for (int i = 0; i < yaml_count(n); i++) {
     ice_err own = {0};
-    if (!(found[i] = task_find(yaml_text(yaml_item(n, i)), &own)))
-      return yaml_fail_at(yaml_item(n, i), e, "%s", own.text);
+    const char *name = yaml_text(yaml_item(n, i));
+    if (!(found[i] = config_shape_task(name)) && !(found[i] = task_find(name, &own)))
+      return yaml_fail_at(yaml_item(n, i), e, "%s; or tensors: synth/gauss, synth/clustered, synth/lowrank", own.text);
+    const int tensors = config_shape_task(name) != NULL;
+    if ((before || i > 0) && tensors != l->tensors)
+      return yaml_fail_at(yaml_item(n, i), e, "tasks with models and synthetic tensors need a file each");
+    l->tensors = tensors;
   }
   return ICE_OK;
 }
@@ -252,8 +263,20 @@ static int read_entry(yaml_node *n, entry *out, ice_err *e) {
   return ICE_OK;
 }
 
+/* `methods: all`: every method of the registry that needs no training, with its defaults. */
+static int add_all_methods(loader *l, yaml_node *n, ice_err *e) {
+  int count = 0;
+  while (registry_methods[count]) count++;
+  if (!(l->entry = calloc((size_t)count, sizeof *l->entry))) return no_memory(e);
+  for (int i = 0; i < count; i++)
+    if (!(registry_methods[i]->caps & ATTN_CAP_NEEDS_TRAINING))
+      l->entry[l->n_entries++] = (entry){.method = registry_methods[i], .at = n};
+  return ICE_OK;
+}
+
 static int read_methods(loader *l, yaml_node *n, ice_err *e) {
   int count = yaml_is_map(n) ? 0 : yaml_count(n);
+  if (yaml_is_scalar(n) && !strcmp(yaml_text(n), "all")) return add_all_methods(l, n, e);
   if (count < 1 || count > MAX_LIST) return yaml_fail(n, e, "allowed a list of 1..%d methods", MAX_LIST);
   if (!(l->entry = calloc((size_t)count, sizeof *l->entry))) return no_memory(e);
   for (l->n_entries = 0; l->n_entries < count;) {
@@ -293,7 +316,8 @@ static int read_rule(yaml_node *n, rule *out, ice_err *e) {
     for (int k = 0; k < yaml_count(value); k++) {
       const yaml_node *item = yaml_item(value, k);
       if (plain == &out->seed) ICE_TRY(yaml_int(item, 0, INT64_MAX, &seed, e));
-      if (plain == &out->task && !task_find(yaml_text(item), &own)) return yaml_fail_at(item, e, "%s", own.text);
+      if (plain == &out->task && !config_shape_task(yaml_text(item)) && !task_find(yaml_text(item), &own))
+        return yaml_fail_at(item, e, "%s", own.text);
     }
   }
   return ICE_OK;
@@ -313,6 +337,11 @@ static int read_rules(loader *l, yaml_node *n, ice_err *e) {
 
 /* ---- The file, then the overrides. */
 
+static int read_shape(loader *l, yaml_node *n, ice_err *e) {
+  if (!l->tensors) return yaml_fail_key(n, e, "only synthetic tensors have a shape, e.g. task: synth/clustered");
+  return config_shapes_read(&l->shapes, n, e);
+}
+
 static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   yaml_node *top = yaml_root(doc), *n;
   for (int i = 0; i < yaml_count(top); i++)
@@ -323,8 +352,11 @@ static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   ICE_TRY(read_name(n, l->x, e));
   ICE_TRY(yaml_get(top, "task", 1, &n, e));
   ICE_TRY(read_tasks(l, n, e));
-  ICE_TRY(yaml_get(top, "model", 1, &n, e));
-  ICE_TRY(read_models(l, n, e));
+  ICE_TRY(yaml_get_map(top, "shape", l->tensors, &n, e));
+  if (n) ICE_TRY(read_shape(l, n, e));
+  ICE_TRY(yaml_get(top, "model", !l->tensors, &n, e));
+  if (n && l->tensors) return yaml_fail_key(n, e, "synthetic tensors have no model; their key is `shape`");
+  if (n) ICE_TRY(read_models(l, n, e));
   ICE_TRY(yaml_get(top, "seeds", 0, &n, e));
   if (n) ICE_TRY(read_seeds(l, n, e));
   ICE_TRY(yaml_get(top, "methods", 1, &n, e));
@@ -359,7 +391,8 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   const char *dot = strchr(key, '.');
   if (strcmp(key, "name") == 0) return read_name(n, l->x, e);
   if (strcmp(key, "task") == 0) return read_tasks(l, n, e);
-  if (strcmp(key, "model") == 0) return read_models(l, n, e);
+  if (strcmp(key, "model") == 0 && !l->tensors) return read_models(l, n, e);
+  if (strncmp(key, "shape.", 6) == 0 && l->tensors) return config_shapes_set(&l->shapes, key + 6, n, e);
   if (strcmp(key, "seeds") == 0) return read_seeds(l, n, e);
   (void)snprintf(section, sizeof section, "%.*s", dot ? (int)(dot - key) : 0, key);
   for (const scalar *s = scalars; s < scalars + SCALARS; s++)
@@ -367,7 +400,8 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
       return read_scalar(n, s, l->x, e);
   if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
     return override_param(l, section, dot + 1, n, e);
-  char known[600] = "name, task, model, seeds";
+  char known[600];
+  (void)snprintf(known, sizeof known, "name, task, %s, seeds", l->tensors ? "shape.KEY" : "model");
   for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
     size_t used = strlen(known);
     (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
@@ -461,8 +495,13 @@ static int fits(const char *model, const task *t) {
 
 /* Number of pairs of task and model that fit; every task and every model must have a partner. */
 static int count_pairs(const loader *l, int64_t *pairs, ice_err *e) {
-  int n_tasks = yaml_count(l->tasks), n_models = yaml_count(l->models);
+  int n_tasks = yaml_count(l->tasks), n_models = l->tensors ? 0 : yaml_count(l->models);
   *pairs = 0;
+  if (l->tensors) {
+    const double shapes = config_shapes_count(&l->shapes) * n_tasks;
+    *pairs = shapes < MAX_CELLS ? (int64_t)shapes : MAX_CELLS + 1;
+    return ICE_OK;
+  }
   for (int j = 0; j < n_models; j++) {
     int64_t before = *pairs;
     for (int i = 0; i < n_tasks; i++) *pairs += fits(yaml_text(yaml_item(l->models, j)), l->task[i]);
@@ -502,6 +541,7 @@ static int by_identity(const void *pa, const void *pb) {
   if (c == 0) c = strcmp(a->params_json, b->params_json);
   if (c == 0) c = strcmp(a->task->name, b->task->name);
   if (c == 0) c = strcmp(a->model, b->model);
+  if (c == 0 && a->source) c = strcmp(a->source, b->source);
   if (c == 0) c = (a->seed > b->seed) - (a->seed < b->seed);
   return c;
 }
@@ -521,8 +561,39 @@ static int refuse_twins(const config_experiment *x, ice_err *e) {
   return rc;
 }
 
-static int expand(loader *l, ice_err *e) {
-  ICE_TRY(make_room(l, e));
+/* Source and model of a cell on tensors, kept by the documents. */
+static int keep_texts(loader *l, char *source, char *model, ice_err *e) {
+  documents *docs = l->x->impl;
+  char **grown = realloc(docs->text, (size_t)(docs->n_texts + 2) * sizeof *grown);
+  if (!grown) {
+    free(source), free(model);
+    return no_memory(e);
+  }
+  docs->text = grown;
+  grown[docs->n_texts++] = source;
+  grown[docs->n_texts++] = model;
+  return ICE_OK;
+}
+
+static int expand_tensors(loader *l, ice_err *e) {
+  const int n_seeds = l->seeds ? yaml_count(l->seeds) : 1;
+  const int64_t shapes = (int64_t)config_shapes_count(&l->shapes);
+  for (int t = 0; t < yaml_count(l->tasks); t++)
+    for (int64_t i = 0; i < shapes; i++)
+      for (int s = 0; s < n_seeds; s++) {
+        config_cell c = {.task = l->task[t], .seed = 1};
+        char *source, *model;
+        if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
+        ICE_TRY(config_shapes_make(&l->shapes, i, c.task, c.seed, &source, &model, e));
+        ICE_TRY(keep_texts(l, source, model, e));
+        c.source = source;
+        c.model = model;
+        for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+      }
+  return ICE_OK;
+}
+
+static int expand_models(loader *l, ice_err *e) {
   int n_seeds = l->seeds ? yaml_count(l->seeds) : 1;
   for (int j = 0; j < yaml_count(l->models); j++)
     for (int i = 0; i < yaml_count(l->tasks); i++) {
@@ -533,6 +604,12 @@ static int expand(loader *l, ice_err *e) {
         for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
       }
     }
+  return ICE_OK;
+}
+
+static int expand(loader *l, ice_err *e) {
+  ICE_TRY(make_room(l, e));
+  ICE_TRY(l->tensors ? expand_tensors(l, e) : expand_models(l, e));
   if (l->x->n_cells == 0) return ice_fail(e, ICE_USAGE, "%s: `exclude` leaves no cell", l->x->file);
   return refuse_twins(l->x, e);
 }
@@ -614,6 +691,8 @@ void config_free(config_experiment *x) {
   if (docs) {
     yaml_close(docs->file);
     yaml_close(docs->set);
+    for (int i = 0; i < docs->n_texts; i++) free(docs->text[i]);
+    free(docs->text);
   }
   free(docs);
   *x = (config_experiment){0};
@@ -626,6 +705,7 @@ char *config_cell_json(const config_experiment *x, const config_cell *c) {
                 c->task->name, "model", c->model, "method", c->method->name, "params", params, "seed",
                 (json_int_t)c->seed, "split", task_split_name(x->split), "examples", (json_int_t)x->examples, "rounds",
                 x->rounds, "warmup", x->warmup, "inputs", (json_int_t)x->timed, "quality", x->quality);
+  if (o && c->source) (void)json_object_set_new(o, "source", json_string(c->source));
   char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;

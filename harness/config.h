@@ -15,7 +15,8 @@
 /** One concrete cell: everything that identifies a result, apart from machine and build. */
 typedef struct config_cell {
   const task *task;
-  const char *model; /* id "lra/listops/softmax", or a path; owned by the experiment */
+  const char *model; /* id "lra/listops/softmax", or a path; of tensors "h=1,d=64"; owned by the experiment */
+  const char *source; /* of tensors: text of synth.h; owned by the experiment. NULL: the cell runs a model */
   const attn_method *method;
   void *params;      /* method->params_size bytes, owned */
   char *params_json; /* canonical, owned */

@@ -226,6 +226,7 @@ typedef struct judge { /* one row on its way through the set */
   watch *watch;
   quality_sums *sums; /* [1 + layers] */
   int layers;
+  int no_keys;
   const char *out_dir;
   float *o;
 } judge;
@@ -236,7 +237,7 @@ static int judge_problem(judge *j, const measure_tensors *t, const quality_ref *
   const attn_problem *pb = &t->in.pb;
   const attn_viewm view = measure_dense_view(j->o, pb->h, pb->nq, pb->dv);
   const void *params = row->params;
-  const int set = (row->method->caps & ATTN_CAP_KEYSET) != 0;
+  const int set = (row->method->caps & ATTN_CAP_KEYSET) != 0 && !j->no_keys;
   const int64_t k = quality_k(row->method, row->params);
   quality_keys keys;
   measure_method mm;
@@ -290,7 +291,7 @@ int measure_rows_judge(measure_rows *rows, const measure_set *set, const char *o
   float *o = attn_alloc(output_floats(set) * sizeof *o);
   int rc = j && sums && o ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for outputs");
   for (int r = 0; rc == ICE_OK && r < rows->n; r++)
-    j[r] = (judge){.row = rows->row + r, .watch = rows->watch, .sums = sums + r * parts, .layers = set->layers, .out_dir = out_dir, .o = o};
+    j[r] = (judge){.row = rows->row + r, .watch = rows->watch, .no_keys = rows->no_keys, .sums = sums + r * parts, .layers = set->layers, .out_dir = out_dir, .o = o};
   for (int i = 0; rc == ICE_OK && i < set->n; i++) rc = judge_rows(rows, j, set->t + i, e);
   for (int r = 0; rc == ICE_OK && r < rows->n; r++) {
     if (rows->row[r].status != ATTN_OK || rows->row[r].reference) continue;

@@ -37,6 +37,7 @@ typedef struct measure_rows {
   int n_plugins;
   attn_method *broken; /* [n_plugins]: stand in for plug-ins that did not load; owned */
   char (*why)[MEASURE_REASON]; /* [n_plugins]: the reasons, "" where all is well; owned */
+  int no_keys;         /* 1: judge outputs alone, for the best keys of long inputs take longer than all the rest */
   watch *watch;        /* told of every step in a method's code; may be NULL */
 } measure_rows;
 

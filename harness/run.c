@@ -125,7 +125,8 @@ static double value_of(const cell_result *res, const char *name) {
 static void report(run_state *r, const run_cell *c, const cell_result *res, int64_t wall_ms) {
   char brief[256], name[384], time_text[32];
   measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
-  (void)snprintf(name, sizeof name, "%s%s%s", c->cell->method->name, *brief ? " " : "", brief);
+  (void)snprintf(name, sizeof name, "%s%s%s%s%.80s", c->cell->method->name, *brief ? " " : "", brief,
+                 c->cell->source ? " on " : "", c->cell->source ? c->cell->source : "");
   const int ok = !strcmp(res->status, "ok");
   if (!ok && strcmp(res->status, "unsupported") && strcmp(res->status, "skipped")) {
     r->sum->failed++;
@@ -143,8 +144,9 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, int6
     (void)printf("%s: %s", res->status, res->reason ? res->reason : "");
   else {
     measure_print_ns(value_of(res, "attention_ns"), time_text, sizeof time_text);
-    (void)printf("accuracy %.4f, attention %s, x vanilla %.2f, x dense %.2f, relative L2 %.2g",
-                 value_of(res, "accuracy"), time_text, value_of(res, "speedup_vanilla"), value_of(res, "speedup_dense"),
+    if (!c->cell->source) (void)printf("accuracy %.4f, ", value_of(res, "accuracy"));
+    (void)printf("attention %s, x vanilla %.2f, x dense %.2f, relative L2 %.2g",
+                 time_text, value_of(res, "speedup_vanilla"), value_of(res, "speedup_dense"),
                  value_of(res, "rel_l2_error"));
   }
   (void)printf(" (%.1f s)\n", (double)wall_ms * 1e-3);

@@ -11,6 +11,7 @@
 #include "harness/cli.h"
 #include "harness/registry/registry.h"
 #include "harness/run.h"
+#include "harness/synth.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
 #include "kernels/micro/micro.h"
@@ -40,6 +41,27 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
   task_data_free(&d);
   *out = r;
   return rc;
+}
+
+/* A source of tensors is its own data, and its shape is the model. */
+static void add_tensors(run_plan *p, const config_cell *cell, const run_data **data, const run_model **model) {
+  const char *source = cell->source;
+  synth_source s;
+  (void)synth_parse(source, &s, NULL); /* has been read before */
+  run_data *d = p->data + p->n_data++;
+  *d = (run_data){.task = cell->task,
+                  .count = 1,
+                  .longest = s.nk,
+                  .official = 1,
+                  .mean = (double)s.nk,
+                  .mean_square = (double)s.nk * (double)s.nk};
+  (void)snprintf(d->hash, sizeof d->hash, "%016llx", (unsigned long long)XXH3_64bits(source, strlen(source)));
+  run_model *m = p->model + p->n_models++;
+  *m = (run_model){.name = cell->model,
+                   .shape = {.heads = (int)s.h, .width = (int)(s.h * s.d), .layers = 1, .inputs = 1}};
+  (void)snprintf(m->path, sizeof m->path, "%s", source);
+  *data = d;
+  *model = m;
 }
 
 /* An id lies below models/checkpoints of the shared folder, or of the working folder; a path is itself. */
@@ -186,8 +208,12 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   run_cell *c = p->cell + p->n;
   const int64_t asked = p->x.examples;
   *c = (run_cell){.cell = cell};
-  ICE_TRY(add_data(p, cell->task, &c->data, e));
-  ICE_TRY(add_model(p, cell->model, &c->model, e));
+  if (cell->source) {
+    add_tensors(p, cell, &c->data, &c->model);
+  } else {
+    ICE_TRY(add_data(p, cell->task, &c->data, e));
+    ICE_TRY(add_model(p, cell->model, &c->model, e));
+  }
   const int64_t all = asked && asked < c->data->count ? asked : c->data->count;
   c->partial = o->limit > 0 && o->limit < all;
   c->needs_training = (cell->method->caps & ATTN_CAP_NEEDS_TRAINING) && !trained_with(cell->model, cell->method->name);

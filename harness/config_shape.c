@@ -1,0 +1,89 @@
+/* config_shape.c - see config_shape.h */
+#include "harness/config_shape.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/synth.h"
+
+enum { D, CAUSAL, H, N };
+static const char *const keys[CONFIG_SHAPE_KEYS] = {[D] = "d", [CAUSAL] = "causal", [H] = "h", [N] = "n"};
+static const int64_t most[CONFIG_SHAPE_KEYS] = {[D] = 1 << 16, [CAUSAL] = 1, [H] = 1 << 16, [N] = 1 << 30};
+static const int64_t otherwise[CONFIG_SHAPE_KEYS] = {[D] = 64, [CAUSAL] = 0, [H] = 1, [N] = 1024}; /* as synth.h */
+
+#define TENSORS(kind) {.name = "synth/" kind, .doc = "synthetic tensors", .metric = "none", .source = "nothing to fetch", .inputs = 1}
+static const task tasks[] = {[SYNTH_GAUSS] = TENSORS("gauss"), [SYNTH_CLUSTERED] = TENSORS("clustered"), [SYNTH_LOWRANK] = TENSORS("lowrank")};
+#undef TENSORS
+
+const task *config_shape_task(const char *name) {
+  for (size_t i = 0; i < sizeof tasks / sizeof *tasks; i++)
+    if (!strcmp(tasks[i].name, name)) return tasks + i;
+  return NULL;
+}
+
+static int read_value(const yaml_node *n, int key, int64_t *out, ice_err *e) {
+  int yes;
+  if (key != CAUSAL) return yaml_int(n, 1, most[key], out, e);
+  ICE_TRY(yaml_bool(n, &yes, e));
+  *out = yes;
+  return ICE_OK;
+}
+
+int config_shapes_set(config_shapes *s, const char *key, yaml_node *n, ice_err *e) {
+  int k = 0;
+  while (k < CONFIG_SHAPE_KEYS && strcmp(keys[k], key)) k++;
+  if (k == CONFIG_SHAPE_KEYS) return yaml_fail_key(n, e, "unknown key %s, allowed h, n, d, causal", key);
+  const int count = yaml_is_map(n) ? 0 : yaml_count(n);
+  int64_t value, other;
+  if (count < 1 || count > 1000) return yaml_fail(n, e, "allowed a value or a list of 1..1000 values");
+  for (int i = 0; i < count; i++) {
+    ICE_TRY(read_value(yaml_item(n, i), k, &value, e));
+    for (int j = 0; j < i; j++) {
+      ICE_TRY(read_value(yaml_item(n, j), k, &other, e));
+      if (value == other) return yaml_fail(yaml_item(n, i), e, "given twice in one list");
+    }
+  }
+  s->list[k] = n;
+  return ICE_OK;
+}
+
+int config_shapes_read(config_shapes *s, yaml_node *map, ice_err *e) {
+  for (int i = 0; i < yaml_count(map); i++) ICE_TRY(config_shapes_set(s, yaml_key(map, i), yaml_value(map, i), e));
+  return ICE_OK;
+}
+
+static int count_of(const config_shapes *s, int key) { return s->list[key] ? yaml_count(s->list[key]) : 1; }
+
+double config_shapes_count(const config_shapes *s) {
+  double n = 1.0;
+  for (int k = 0; k < CONFIG_SHAPE_KEYS; k++) n *= count_of(s, k);
+  return n;
+}
+
+int config_shapes_make(const config_shapes *s, int64_t i, const task *t, uint64_t seed, char **source, char **model,
+                       ice_err *e) {
+  int64_t v[CONFIG_SHAPE_KEYS];
+  synth_source parsed;
+  for (int k = CONFIG_SHAPE_KEYS - 1; k >= 0; k--) {
+    const int count = count_of(s, k);
+    v[k] = otherwise[k];
+    if (s->list[k]) ICE_TRY(read_value(yaml_item(s->list[k], (int)(i % count)), k, v + k, e));
+    i /= count;
+  }
+  *source = *model = NULL;
+  if (asprintf(source, "%s:h=%" PRId64 ",n=%" PRId64 ",d=%" PRId64 ",causal=%d,seed=%" PRIu64, strchr(t->name, '/') + 1,
+               v[H], v[N], v[D], (int)v[CAUSAL], seed) < 0 ||
+      asprintf(model, "h=%" PRId64 ",d=%" PRId64 "%s", v[H], v[D], v[CAUSAL] ? ",causal" : "") < 0) {
+    free(*source);
+    *source = NULL;
+    return ice_fail(e, ICE_INTERNAL, "out of memory");
+  }
+  int rc = synth_parse(*source, &parsed, e);
+  if (rc != ICE_OK) {
+    free(*source), free(*model);
+    *source = *model = NULL;
+  }
+  return rc;
+}
