@@ -117,7 +117,7 @@ static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_e
   choose_references(c);
   ICE_TRY(measure_rows_time(&c->rows, &c->set, &plan, &result, e));
   int rc = row->status == ATTN_OK && j->quality ? judge(c, e) : ICE_OK;
-  if (rc == ICE_OK && row->status != ATTN_OK) rc = ice_fail(e, ICE_INTERNAL, "%s", row->reason);
+  if (rc == ICE_OK && row->status != ATTN_OK) rc = ice_fail(e, ICE_INTERNAL, "%s (%s)", row->reason, attn_status_text(row->status));
   if (rc == ICE_OK) rc = report(c, &result, out, e);
   measure_free(&result);
   return rc;

@@ -80,10 +80,10 @@ int config_shapes_make(const config_shapes *s, int64_t i, const task *t, uint64_
     *source = NULL;
     return ice_fail(e, ICE_INTERNAL, "out of memory");
   }
-  int rc = synth_parse(*source, &parsed, e);
-  if (rc != ICE_OK) {
-    free(*source), free(*model);
-    *source = *model = NULL;
-  }
-  return rc;
+  ice_err own = {0};
+  if (synth_parse(*source, &parsed, &own) == ICE_OK) return ICE_OK;
+  free(*source), free(*model);
+  *source = *model = NULL;
+  const int largest = s->list[N] ? N : D; /* the defaults alone are fine */
+  return yaml_fail_at(s->list[largest] ? s->list[largest] : s->list[H], e, "shape: %s", own.text);
 }

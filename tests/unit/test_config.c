@@ -85,6 +85,65 @@ static void test_cell_json__differs__exactly_when_the_cell_does(void **state) {
   config_free(&x);
 }
 
+#define TENSORS "name: x\ntask: synth/clustered\n"
+static void test_shape__lists__multiply_out_with_n_fastest(void **state) {
+  (void)state;
+  config_experiment x;
+  ice_err e = {0};
+  if (load(TENSORS "shape: {h: 2, n: [64, 128], d: [8, 16], causal: [false, true]}\nseeds: [1, 7]\nmethods: [dense, topk]\n", &x, &e) != ICE_OK)
+    fail_msg("%s", e.text);
+  assert_int_equal(x.n_cells, 2 * 2 * 2 * 2 * 2);
+  assert_string_equal(x.cell[0].source, "clustered:h=2,n=64,d=8,causal=0,seed=1");
+  assert_string_equal(x.cell[1].source, x.cell[0].source); /* the other method */
+  assert_string_equal(x.cell[2].source, "clustered:h=2,n=64,d=8,causal=0,seed=7");
+  assert_string_equal(x.cell[4].source, "clustered:h=2,n=128,d=8,causal=0,seed=1");
+  assert_string_equal(x.cell[4].model, "h=2,d=8");
+  assert_string_equal(x.cell[31].source, "clustered:h=2,n=128,d=16,causal=1,seed=7");
+  assert_string_equal(x.cell[31].model, "h=2,d=16,causal");
+  assert_string_equal(x.cell[31].task->name, "synth/clustered");
+  char *a = config_cell_json(&x, &x.cell[0]), *b = config_cell_json(&x, &x.cell[4]);
+  assert_string_not_equal(a, b);
+  free(a), free(b);
+  config_free(&x);
+  if (load(TENSORS "shape: {}\nmethods: all\nexclude: [{method: topk}]\n", &x, &e) != ICE_OK) fail_msg("%s", e.text);
+  int drop_in = 0;
+  for (int i = 0; registry_methods[i]; i++)
+    drop_in += !(registry_methods[i]->caps & ATTN_CAP_NEEDS_TRAINING) && strcmp(registry_methods[i]->name, "topk");
+  assert_int_equal(x.n_cells, drop_in);
+  assert_string_equal(x.cell[0].source, "clustered:h=1,n=1024,d=64,causal=0,seed=1");
+  config_free(&x);
+  const char *file = TENSORS "shape: {n: 64}\nmethods: [dense]\n", *path = scratch_write("t.yaml", file, strlen(file));
+  const char *const set[] = {"shape.n=8|16", "task=synth/gauss", NULL};
+  if (config_load(path, set, &x, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(x.n_cells, 2);
+  assert_string_equal(x.cell[1].source, "gauss:h=1,n=16,d=64,causal=0,seed=1");
+  config_free(&x);
+}
+
+static void test_shape__faults__named(void **state) {
+  (void)state;
+  refused(TENSORS "methods: [dense]\n", "shape");
+  refused(TENSORS "shape: 7\nmethods: [dense]\n", "shape");
+  refused(TENSORS "shape: {m: 7}\nmethods: [dense]\n", "unknown key m, allowed h, n, d, causal");
+  refused(TENSORS "shape: {n: 0}\nmethods: [dense]\n", "n = 0, allowed");
+  refused(TENSORS "shape: {n: [8, 8]}\nmethods: [dense]\n", "given twice");
+  refused(TENSORS "shape: {n: []}\nmethods: [dense]\n", "allowed a value or a list");
+  refused(TENSORS "shape: {n: [[8]]}\nmethods: [dense]\n", "n = ");
+  refused(TENSORS "shape: {n: 1073741824, d: 65536}\nmethods: [dense]\n", "x.yaml");
+  refused(TENSORS "shape: {causal: maybe}\nmethods: [dense]\n", "causal = maybe");
+  refused(TENSORS "model: lra/listops/softmax\nshape: {n: 8}\nmethods: [dense]\n", "synthetic tensors have no model");
+  refused(MINIMAL "shape: {n: 8}\nmethods: [dense]\n", "only synthetic tensors have a shape");
+  refused("name: x\ntask: [synth/gauss, lra/listops]\nmodel: lra/listops/softmax\nmethods: [dense]\n", "need a file each");
+  refused("name: x\ntask: synth/nonsense\nmethods: [dense]\n", "synth/clustered");
+  const char *file = MINIMAL "methods: [dense]\n", *path = scratch_write("m.yaml", file, strlen(file));
+  const char *const set[][2] = {{"task=synth/gauss", NULL}, {"shape.n=8", NULL}};
+  for (int i = 0; i < 2; i++) {
+    config_experiment x;
+    ice_err e = {0};
+    assert_int_equal(config_load(path, set[i], &x, &e), ICE_USAGE);
+  }
+}
+
 static void test_set__overrides__replace_the_file(void **state) {
   (void)state;
   config_experiment x;
@@ -391,6 +450,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_load__lists__multiply_out_in_order),
       TEST(test_cell_json__differs__exactly_when_the_cell_does),
+      TEST(test_shape__lists__multiply_out_with_n_fastest),
+      TEST(test_shape__faults__named),
       TEST(test_set__overrides__replace_the_file),
       TEST(test_exclude__lists_and_plain_keys__leave_cells_out),
       TEST(test_load__tasks_and_models__pair_by_their_names),
