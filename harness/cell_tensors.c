@@ -112,8 +112,12 @@ static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_e
   const measure_plan plan = {.rounds = j->rounds, .warmup = j->warmup, .max_seconds = j->max_seconds, .seed = j->seed};
   measure_row *row = c->rows.row;
   measure_result result;
-  *support = attn_check(row->method, &c->set.t->in.pb, row->params);
-  if (*support != ATTN_OK) return ice_fail(e, ICE_USAGE, "%s", attn_last_error());
+  measure_method mm; /* no word about the others if it cannot even start */
+  const void *params = row->params;
+  *support = measure_method_open(&mm, row->method, &params, 1, &c->set.t->in);
+  if (*support != ATTN_OK)
+    return ice_fail(e, ICE_USAGE, "%s (%s)", attn_last_error(), attn_status_text(*support));
+  measure_method_close(&mm);
   choose_references(c);
   ICE_TRY(measure_rows_time(&c->rows, &c->set, &plan, &result, e));
   int rc = row->status == ATTN_OK && j->quality ? judge(c, e) : ICE_OK;
