@@ -13,7 +13,10 @@ extern const attn_training attn_training_dense;
 attn_status attn_dense_run(const void *plan, attn_view q, attn_viewm out, void *scratch, float drop, uint64_t key,
                            float *lse, uint64_t *pairs);
 
-/** Hands every row its visible keys through st->on_keys, for methods that fall back to "dense". After build. */
-void attn_dense_report(const void *plan, const attn_stats *st);
+/** Forward of a "dense" plan for a method that chose to be dense attention: says so in st->path, hands every row its
+ *  visible keys through st->on_keys, misses nothing. */
+attn_status attn_dense_instead(const void *plan, attn_view q, attn_viewm out, void *scratch, attn_stats *st);
+/** What forward checks of its arguments before it begins. */
+attn_status attn_dense_ready(const void *plan, attn_view q, attn_viewm out, const void *scratch);
 
 #endif

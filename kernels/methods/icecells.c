@@ -213,20 +213,10 @@ static void sort_by(int64_t n, int64_t cells, const int32_t *key, const int32_t 
 
 /* --- forward -------------------------------------------------------------------------------------------------------- */
 
-/* "dense" with every kept key reported. */
-static attn_status forward_dense(const icecells_plan *pl, attn_view q, attn_viewm out, void *scratch, attn_stats *st) {
-  ATTN_TRY(attn_method_dense.forward(dense_plan_of(pl), NULL, q, out, scratch, st));
-  if (!st) return ATTN_OK;
-  st->path = "dense";
-  if (st->on_keys) attn_dense_report(dense_plan_of(pl), st);
-  if (st->missing) memset(st->missing, 0, (size_t)(pl->pb.b * pl->pb.h * pl->pb.nq) * sizeof *st->missing);
-  return ATTN_OK;
-}
-
 static attn_status icecells_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch,
                                     attn_stats *st) {
   const icecells_plan *pl = plan;
-  if (pl && pl->dense) return forward_dense(pl, q, out, scratch, st);
+  if (pl && pl->dense) return attn_dense_instead(dense_plan_of(pl), q, out, scratch, st);
   ATTN_FAIL_IF(!pl || !pl->built, ATTN_ERR_ARG, "icecells: forward before build");
   ATTN_FAIL_IF(!scratch || (uintptr_t)scratch % ATTN_ALIGN, ATTN_ERR_ARG, "icecells: scratch is null or misaligned");
   const attn_problem *pb = &pl->pb;

@@ -75,6 +75,9 @@ typedef struct attn_micro {
    *  zeros in out, when an entry is NaN or infinite. */
   float (*quantise)(int64_t n, const float *x, int8_t *out);
 
+  /** out[t] = largest of x[32 t .. 32 t + 31], n a multiple of 32; NaN is passed over, -inf when there is nothing else. */
+  void (*max_blocks)(int64_t n, const float *x, float *out);
+
   /** Layer normalisation of rows of `width`: y = (x - mean) * rstd * g + b; saves mean and rstd per row. */
   void (*norm)(int64_t rows, int64_t width, const float *x, const float *g, const float *b, float eps, float *y,
                float *mean, float *rstd);

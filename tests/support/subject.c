@@ -26,10 +26,13 @@ static const struct {
     {"icecells", "dense_below=0 cell=8 visit=2"},
     {"icecells", "dense_below=0 cell=16 visit=3 mass=1 lloyd=0 far=none"},
     {"icecells", "dense_below=0 cell=8 visit=1000000000 mass=0.9 stop=bound"},
+    {"icescan", "dense_below=0"},
+    {"icescan", "dense_below=0 visit=2 mass=0.7"},
+    {"icescan", "dense_below=0 mass=0.9 stop=bound"},
 };
 static const struct {
   const char *method, *format;
-} budgets[] = {{"topk", "k=%d"}, {"iceformer", "k=%d"}, {"icecells", "visit=%d mass=1"}};
+} budgets[] = {{"topk", "k=%d"}, {"iceformer", "k=%d"}, {"icecells", "visit=%d mass=1"}, {"icescan", "visit=%d mass=1"}};
 
 enum { MOST = 128 };
 static subject table[MOST + 1];
