@@ -17,6 +17,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "datasets/build.h"
 #include "datasets/manifest.h"
 #include "datasets/source.h"
 
@@ -127,36 +128,13 @@ typedef struct parser {
   const uint8_t *p, *end;
   const char *name;
   int64_t line;
-  task_data *out;
-  int64_t token_room, row_room;
+  task_builder b;
 } parser;
 
 static int fault(const parser *ps, ice_err *e, const char *what, const uint8_t *at, const char *allowed) {
   int len = 0; /* the word at fault, shortened */
   while (len < 24 && at + len < ps->end && !strchr(" \t\r\n", at[len])) len++;
   return ice_fail(e, ICE_DATA, "%s:%" PRId64 ": %s '%.*s'; %s", ps->name, ps->line, what, len, (const char *)at, allowed);
-}
-
-static int reserve(parser *ps, ice_err *e) {
-  task_data *d = ps->out;
-  int64_t used = d->start ? d->start[d->count] : 0;
-  if (used + LISTOPS_MAX_TOKENS > ps->token_room) {
-    int64_t room = 2 * ps->token_room + 64 * LISTOPS_MAX_TOKENS;
-    int32_t *t = realloc(d->tokens, (size_t)room * sizeof *t);
-    if (!t) return ice_fail(e, ICE_INTERNAL, "%s: out of memory for %" PRId64 " tokens", ps->name, room);
-    d->tokens = t, ps->token_room = room;
-  }
-  if (d->count == ps->row_room) {
-    int64_t room = 2 * ps->row_room + 1024;
-    int64_t *start = realloc(d->start, (size_t)(room + 1) * sizeof *start);
-    if (start) d->start = start;
-    int32_t *label = realloc(d->label, (size_t)room * sizeof *label);
-    if (label) d->label = label;
-    if (!start || !label) return ice_fail(e, ICE_INTERNAL, "%s: out of memory for %" PRId64 " rows", ps->name, room);
-    if (!ps->row_room) d->start[0] = 0;
-    ps->row_room = room;
-  }
-  return ICE_OK;
 }
 
 static int ends_word(const parser *ps, const uint8_t *p) {
@@ -180,8 +158,9 @@ static inline int word_id(const parser *ps, const uint8_t *p, int *len) {
 }
 
 static int parse_expression(parser *ps, ice_err *e) {
-  int32_t *t = ps->out->tokens + ps->out->start[ps->out->count];
+  int32_t *t;
   int n = 0, len;
+  ICE_TRY(task_build_room(&ps->b, LISTOPS_MAX_TOKENS, &t, e));
   while (ps->p < ps->end && *ps->p != '\t' && *ps->p != '\r' && *ps->p != '\n') {
     if (*ps->p == ' ') {
       ps->p++;
@@ -195,14 +174,14 @@ static int parse_expression(parser *ps, ice_err *e) {
     ps->p += len;
   }
   if (!n) return fault(ps, e, "no expression before", ps->p, "expected tokens such as [MAX 2 9 ]");
-  ps->out->start[ps->out->count + 1] = ps->out->start[ps->out->count] + n;
+  task_build_close(&ps->b, n);
   return ICE_OK;
 }
 
-static int parse_label(parser *ps, ice_err *e) {
+static int parse_label(parser *ps, int32_t *label, ice_err *e) {
   if (ps->end - ps->p < 1 || *ps->p < '0' || *ps->p > '9' || !ends_word(ps, ps->p + 1))
     return fault(ps, e, "label", ps->p, "allowed are 0..9");
-  ps->out->label[ps->out->count] = *ps->p++ - '0';
+  *label = *ps->p++ - '0';
   return ICE_OK;
 }
 
@@ -229,32 +208,27 @@ static int parse_rows(parser *ps, listops_layout layout, ice_err *e) {
     ICE_TRY(parse_line_end(ps, e));
   }
   while (ps->p < ps->end) {
-    ICE_TRY(reserve(ps, e));
+    int32_t label = 0;
     if (layout == LISTOPS_ORIGINAL) {
-      ICE_TRY(parse_label(ps, e));
+      ICE_TRY(parse_label(ps, &label, e));
       ICE_TRY(parse_tab(ps, e));
     }
     ICE_TRY(parse_expression(ps, e));
     if (layout == LISTOPS_RELEASE) {
       ICE_TRY(parse_tab(ps, e));
-      ICE_TRY(parse_label(ps, e));
+      ICE_TRY(parse_label(ps, &label, e));
     }
     ICE_TRY(parse_line_end(ps, e));
-    ps->out->count++;
+    task_build_example(&ps->b, label);
   }
-  if (!ps->out->count) return ice_fail(e, ICE_DATA, "%s: holds no examples; make or fetch it again", ps->name);
-  return ICE_OK;
+  return task_build_finish(&ps->b, ps->name, e);
 }
 
 int listops_parse(const uint8_t *p, size_t n, const char *name, listops_layout layout, task_data *out, ice_err *e) {
   *out = (task_data){.inputs = 1};
-  parser ps = {.p = p, .end = p + n, .name = name, .line = 1, .out = out};
-  int rc = parse_rows(&ps, layout, e);
+  parser ps = {.p = p, .end = p + n, .name = name, .line = 1, .b = {.d = out}};
+  const int rc = parse_rows(&ps, layout, e);
   if (rc) task_data_free(out);
-  else {
-    int32_t *t = realloc(out->tokens, (size_t)out->start[out->count] * sizeof *t); /* gives back the slack */
-    if (t) out->tokens = t;
-  }
   return rc;
 }
 
@@ -264,7 +238,7 @@ static int load_file(const char *path, listops_layout layout, task_data *out, ic
   int rc = listops_parse(s.p, s.n, path, layout, out, e);
   if (!rc) {
     out->hash = s.hash;
-    (void)snprintf(out->origin, sizeof out->origin, "%.*s", (int)sizeof out->origin - 1, path);
+    task_set_origin(out, path);
   }
   source_close(&s);
   return rc;

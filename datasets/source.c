@@ -131,6 +131,12 @@ static int find_member(const char *archive, const char *inside, const char *name
   return ICE_OK;
 }
 
+int source_file(const char *path, char *file) {
+  const char *inside;
+  if (cut_at_archive(path, 1, file, &inside)) return 1;
+  return file_is_regular(path) && snprintf(file, FILE_PATH, "%s", path) < FILE_PATH;
+}
+
 int64_t source_ignored(const char *path) {
   char archive[FILE_PATH];
   const char *inside;

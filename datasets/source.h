@@ -36,6 +36,8 @@ int source_each(const char *dir, const char *below, size_t max, source_visit vis
 /** The folder [FILE_PATH] of an archive that lies at `want`, counted from the top or from a folder in it; *members below it, 0 when
  *  there is none. */
 int source_folder(const char *archive, const char *want, char *folder, int64_t *members, ice_err *e);
+/** The regular file behind a path: itself, or the archive that it leads into, into file [FILE_PATH]; 0 for a folder or nothing. */
+int source_file(const char *path, char *file);
 /** Members that were passed over for their name or kind in the archive that path leads into; 0 for plain files. */
 int64_t source_ignored(const char *path);
 

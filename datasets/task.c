@@ -52,7 +52,7 @@ int task_search(const task *t, task_split split, task_data *out, int *absent, ic
   for (int pass = 0; pass < 2 && load[pass]; pass++)
     for (int i = 0; i < count; i++) {
       int none = 0, rc = load[pass](roots[i], split, out, &none, e);
-      out->standin = rc == ICE_OK && pass;
+      if (rc == ICE_OK && pass) out->standin = 1, out->note = "stand-in data";
       if (rc == ICE_OK || !none) return rc;
     }
   *absent = 1;

@@ -21,13 +21,14 @@ enum { TASK_MAX_INPUTS = 2 };
 typedef struct task_data {
   int64_t count;    /* examples                                                             */
   int inputs;       /* sequences per example: 1, or 2 for two-document tasks                */
-  int32_t *tokens;  /* all ids, one after the other; 0 is padding and never stored          */
+  int32_t *tokens;  /* all ids, one after the other; 0 is a masked position, counted but never computed */
   int64_t *start;   /* [count*inputs + 1]: sequence i of example e is tokens[start[e*inputs+i]] .. */
   int32_t *label;   /* [count], 0 <= label < task->classes                                  */
   uint64_t hash;    /* XXH3 of the unpacked file the split was read from                    */
   char origin[512]; /* path of the file it was read from                                    */
   int official;     /* 1: official release, 0: generated or stand-in (named so in reports)  */
   int standin;      /* 1: other examples of the task's kind                                 */
+  const char *note; /* how it differs from the official release, for reports ("stand-in data"); NULL: not, or generated */
 } task_data;
 
 /** Options of `data make`. */
@@ -64,6 +65,7 @@ typedef struct task {
   int positions;      /* longest sequence the model has positions for = padded length L of the recipe */
   int classes, inputs;
   int64_t official_count[TASK_SPLITS];
+  int balanced[TASK_SPLITS]; /* 1: the official split has equally many examples of every class */
   /** Loads a split found below one data root. ICE_DATA when the files are absent or not sane; *absent (not
    *  NULL) is set to 1 only when nothing of the task lies below this root. */
   int (*load)(const char *root, task_split split, task_data *out, int *absent, ice_err *e);
@@ -96,6 +98,13 @@ static inline int64_t task_len(const task_data *d, int64_t e, int i) {
 }
 static inline const int32_t *task_ids(const task_data *d, int64_t e, int i) {
   return d->tokens + d->start[e * d->inputs + i];
+}
+/** Positions of it that are computed: those that are not masked. */
+static inline int64_t task_live(const task_data *d, int64_t e, int i) {
+  const int32_t *ids = task_ids(d, e, i);
+  int64_t n = 0;
+  for (int64_t k = task_len(d, e, i) - 1; k >= 0; k--) n += ids[k] != 0;
+  return n;
 }
 /** All sequences of example e: ids and n hold d->inputs entries, of which there are at most TASK_MAX_INPUTS. */
 static inline void task_example(const task_data *d, int64_t e, const int32_t **ids, int64_t *n) {

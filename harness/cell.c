@@ -351,7 +351,7 @@ static int judge_timed(const cell *c, quality *out, ice_err *e) {
 static void describe(const cell *c, cell_result *out) {
   int64_t tokens = 0;
   for (int64_t i = 0; i < c->n_timed; i++)
-    for (int s = 0; s < c->data.inputs; s++) tokens += task_len(&c->data, c->timed[i], s);
+    for (int s = 0; s < c->data.inputs; s++) tokens += task_live(&c->data, c->timed[i], s);
   out->n = c->n_timed ? (tokens + c->n_timed * c->data.inputs / 2) / (c->n_timed * c->data.inputs) : 0;
   out->heads = c->model.cfg.heads;
   out->head_dim = c->model.cfg.width / c->model.cfg.heads;

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "datasets/source.h"
+#include "datasets/sums.h"
 #include "datasets/task.h"
 #include "harness/cli.h"
 #include "harness/fetch.h"
@@ -40,7 +41,7 @@ static int choose(const char *name, const task *const **out, const task *one[2],
 }
 
 static const char *kind_of(const task_data *d) {
-  return d->official ? "official" : d->standin ? "stand-in (other examples of this kind)" : "generated";
+  return d->official ? "official" : d->note ? d->note : "generated";
 }
 
 /* Closes the lines of a task of which something is absent. */
@@ -177,7 +178,7 @@ static void describe_split(const task *t, task_split split, const task_data *d) 
     shortest = n < shortest ? n : shortest;
     longest = n > longest ? n : longest;
   }
-  (void)printf("  %-5s %lld examples (the release has %lld), %s\n", task_split_name(split), (long long)d->count,
+  (void)printf("  %-5s %lld examples of %lld, %s\n", task_split_name(split), (long long)d->count,
                (long long)t->official_count[split], kind_of(d));
   (void)printf("        %s, xxh3 %016llx\n", d->origin, (unsigned long long)d->hash);
   if (source_ignored(d->origin))
@@ -202,6 +203,25 @@ static int check_labels(const task *t, task_split split, const task_data *d, ice
                   value < 0 ? "tokens without meaning, value" : "value", value);
 }
 
+/* A set that claims to be the release has its counts, its balance, and the checksums that lie beside it. */
+static int check_against_release(const task *t, task_split split, const task_data *d, ice_err *e) {
+  int found;
+  const int rc = sums_check(d->origin, &found, e);
+  if (found && rc == ICE_OK) (void)printf("        SHA-256 as in SHA256SUMS\n");
+  if (rc != ICE_OK || d->standin || (!d->official && !d->note)) return rc;
+  if (d->count != t->official_count[split])
+    return ice_fail(e, ICE_DATA, "%s: %lld examples in %s, the release has %lld; fetch the set again", d->origin, (long long)d->count,
+                    task_split_name(split), (long long)t->official_count[split]);
+  for (int c = 0; c < t->classes && t->balanced[split]; c++) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < d->count; i++) n += d->label[i] == c;
+    if (n * t->classes != d->count)
+      return ice_fail(e, ICE_DATA, "%s: %lld examples of class %d in %s, the release has %lld; fetch the set again", d->origin, (long long)n, c,
+                      task_split_name(split), (long long)d->count / t->classes);
+  }
+  return ICE_OK;
+}
+
 /* Returns the first fault and goes on behind it. */
 static int check_one(const task *t, census *c, int must_exist, ice_err *e) {
   int rc = ICE_OK;
@@ -213,7 +233,11 @@ static int check_one(const task *t, census *c, int must_exist, ice_err *e) {
     if (one == ICE_OK) {
       describe_split(t, (task_split)split, &d);
       one = check_labels(t, (task_split)split, &d, &why);
-      if (one == ICE_OK) one = add_split(c, (task_split)split, &d, &why);
+      if (one == ICE_OK) one = check_against_release(t, (task_split)split, &d, &why);
+      if (one == ICE_OK || one == ICE_DATA) {
+        const int added = add_split(c, (task_split)split, &d, NULL);
+        if (added != ICE_OK) one = ice_fail(&why, added, "%s", "out of memory for a list of examples");
+      }
       task_data_free(&d);
     } else {
       (void)printf("  %-5s %s\n", task_split_name((task_split)split), absent ? "absent" : why.text);
@@ -314,7 +338,8 @@ const cli_verb cli_verb_data = {
             "list shows every split, its file, and what to do where one is absent.\n"
             "make generates a task in that layout, the same files for the same seed (default 1), below DIR (default: the\n"
             "first of these folders that can be written to); --examples keeps the first N of each split.\n"
-            "check reads every split: checksum, counts, lengths, labels against what the tokens say, repeated examples.\n"
+            "check reads every split: checksums (SHA256SUMS beside the data, generated.json), counts and balance of the release,\n"
+            "lengths, labels against what the tokens say, repeated examples.\n"
             "fetch downloads the official archive below DIR, verifies and unpacks what the task needs; nothing else uses the\n"
             "network. Interrupted, it goes on where it stopped. --from names another address of the same archive\n"
             "(http, https, or file:///absolute/path).\n"

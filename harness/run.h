@@ -29,6 +29,7 @@ typedef struct run_data { /* what is known of a task's split */
   int64_t count, longest;
   double mean, mean_square; /* tokens per sequence */
   int official;
+  const char *note; /* of task_data */
   char hash[17];
 } run_data;
 

@@ -28,12 +28,12 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
   task_data d;
   ICE_TRY(task_load(t, p->x.split, &d, e));
   run_data *r = p->data + p->n_data++;
-  *r = (run_data){.task = t, .count = d.count, .official = d.official};
+  *r = (run_data){.task = t, .count = d.count, .official = d.official, .note = d.note};
   (void)snprintf(r->hash, sizeof r->hash, "%016llx", (unsigned long long)d.hash);
   const int64_t sequences = d.count * d.inputs;
   for (int64_t i = 0; i < sequences; i++) {
-    int64_t n = d.start[i + 1] - d.start[i];
-    if (n > r->longest) r->longest = n;
+    const int64_t length = d.start[i + 1] - d.start[i], n = task_live(&d, i / d.inputs, (int)(i % d.inputs));
+    if (length > r->longest) r->longest = length;
     r->mean += (double)n / (double)sequences;
     r->mean_square += (double)n * (double)n / (double)sequences;
   }
@@ -218,7 +218,7 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   c->partial = o->limit > 0 && o->limit < all;
   c->needs_training = (cell->method->caps & ATTN_CAP_NEEDS_TRAINING) && !trained_with(cell->model, cell->method->name);
   if (c->needs_training) add_label(c->label, sizeof c->label, "no retraining");
-  if (!c->data->official) add_label(c->label, sizeof c->label, "generated data");
+  if (!c->data->official) add_label(c->label, sizeof c->label, c->data->note ? c->data->note : "generated data");
   if (c->model->untrained) add_label(c->label, sizeof c->label, "untrained");
   p->n++;
   if (c->partial) p->x.examples = o->limit; /* the identity says how many there were */

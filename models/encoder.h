@@ -5,7 +5,8 @@
  *   final LN; sum over the valid positions divided by the padded length L; head: W2 relu(W1 p + b1) + b2
  *
  * Sizes of the Nystromformer LRA code: width 64, 2 layers, 2 heads of 32, MLP 128. Source: mlpen/Nystromformer
- * LRA/code/model.py. Padded positions are never computed. */
+ * LRA/code/model.py. Padded positions are never computed, nor are those inside a sequence that have id 0 (black pixels): the
+ * others keep their own positions. */
 #ifndef ICE_ENCODER_H
 #define ICE_ENCODER_H
 
@@ -83,7 +84,8 @@ int encoder_run_create(encoder_run **r, const encoder *m, const encoder_slot *sl
 void encoder_run_destroy(encoder_run *r);
 /** To be called after m->params changed. */
 void encoder_run_refresh(encoder_run *r);
-/** Forward pass of one example: ids[i] has n[i] tokens (1..positions, ids in 1..vocab-1, i < inputs). logits [classes].
+/** Forward pass of one example: ids[i] has n[i] tokens (1..positions, ids in 0..vocab-1, 0 = masked, i < inputs; attention
+ *  sees the others, and is not called when there are none). logits [classes].
  *  cost may be NULL; observer (may be NULL) sees every attention call after it ran, outside the clock.
  *  ICE_INTERNAL with the method's own text when it refuses or fails, or when a logit is not finite; ICE_DATA for ids or
  *  lengths out of range. */

@@ -143,23 +143,22 @@ static int check_ids(const encoder_config *c, const int32_t *ids, int64_t n, int
     return ice_fail(e, ICE_DATA, "sequence of %lld tokens, allowed 1..%lld", (long long)n,
                     (long long)(c->positions < n_max ? c->positions : n_max));
   for (int64_t i = 0; i < n; i++)
-    if (ids[i] < 1 || ids[i] >= c->vocab)
-      return ice_fail(e, ICE_DATA, "token %lld has id %d, allowed 1..%d", (long long)i, ids[i], c->vocab - 1);
+    if (ids[i] < 0 || ids[i] >= c->vocab)
+      return ice_fail(e, ICE_DATA, "token %lld has id %d, allowed 0..%d", (long long)i, ids[i], c->vocab - 1);
   return ICE_OK;
 }
 
 /* One input sequence to its pooled vector; adds to *model_ns the time of the model alone, without observers and memory.
  */
-static int encode(encoder_run *r, const int32_t *ids, int64_t n, float *pooled, encoder_cost *cost,
+static int encode(encoder_run *r, const int32_t *ids, int64_t length, float *pooled, encoder_cost *cost,
                   void (*observer)(void *, const encoder_call *), void *ctx, uint64_t *model_ns, ice_err *e) {
   const attn_micro *mk = attn_micro_get();
   const encoder_config *c = &r->m->cfg;
   layer_acts *s = &r->acts;
-  const int64_t blocks = (n + ROW_BLOCK - 1) / ROW_BLOCK;
   uint64_t t0 = (uint64_t)attn_now_ns();
-  network_embed(&r->net, ids, n, r->x[0]);
+  const int64_t n = network_embed(&r->net, ids, length, r->x[0]), blocks = (n + ROW_BLOCK - 1) / ROW_BLOCK;
   *model_ns += (uint64_t)attn_now_ns() - t0;
-  for (int l = 0; l < c->layers; l++) {
+  for (int l = 0; l < c->layers && n > 0; l++) {
     const layer_weights *w = &r->net.layer[l];
     s->x = r->x[l % 2];
     s->y = r->x[(l + 1) % 2];

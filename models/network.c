@@ -222,10 +222,15 @@ void network_grad_bind(network_grad *out, const encoder *m, float *g) {
 
 /* --- the parts outside the layers ------------------------------------------------------------------------------ */
 
-void network_embed(const network *net, const int32_t *ids, int64_t n, float *x) {
+int64_t network_embed(const network *net, const int32_t *ids, int64_t n, float *x) {
   const int64_t w = net->cfg->width;
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t t = 0; t < w; t++) x[i * w + t] = net->tok[ids[i] * w + t] + net->pos[i * w + t];
+  int64_t rows = 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (!ids[i]) continue;
+    for (int64_t t = 0; t < w; t++) x[rows * w + t] = net->tok[ids[i] * w + t] + net->pos[i * w + t];
+    rows++;
+  }
+  return rows;
 }
 
 void network_pool(const attn_micro *mk, const network *net, int64_t n, const float *x, float *y, float *mean,

@@ -15,6 +15,7 @@ typedef struct input_state { /* one input's forward pass */
   void *saved[ENCODER_MAX_LAYERS];
   float *x[ENCODER_MAX_LAYERS + 1]; /* layer inputs; the last is the output of the last layer */
   float *y, *mean, *rstd;           /* final norm */
+  int64_t n;                        /* rows: positions that are not masked */
 } input_state;
 
 struct sequence {
@@ -115,14 +116,14 @@ static void drop_embedding(const sequence *s, float *x, int64_t n, float dropout
   s->mk->drop_block(n, s->cfg->width, x, s->cfg->width, &dr, 0, 0);
 }
 
-static attn_status forward_input(sequence *s, const network *net, int i, const int32_t *ids, int64_t n, float dropout,
+static attn_status forward_input(sequence *s, const network *net, int i, const int32_t *ids, int64_t length, float dropout,
                                  uint64_t key) {
   const encoder_config *c = s->cfg;
   input_state *in = s->in + i;
-  attn_problem pb = problem_of(c, n);
-  network_embed(net, ids, n, in->x[0]);
+  const int64_t n = in->n = network_embed(net, ids, length, in->x[0]);
+  const attn_problem pb = problem_of(c, n);
   drop_embedding(s, in->x[0], n, dropout, key);
-  for (int l = 0; l < c->layers; l++) {
+  for (int l = 0; l < c->layers && n > 0; l++) {
     const layer_acts *a = &in->acts[l];
     layer_drop drop = {dropout, attn_hash(key, (uint64_t)l, 1)};
     layer_before_attention(s->mk, &net->layer[l], a, 0, n);
@@ -136,12 +137,14 @@ static attn_status forward_input(sequence *s, const network *net, int i, const i
   return ATTN_OK;
 }
 
-static attn_status backward_input(sequence *s, const network *net, int i, const int32_t *ids, int64_t n, float dropout,
+static attn_status backward_input(sequence *s, const network *net, int i, const int32_t *ids, int64_t length, float dropout,
                                   uint64_t key, const network_grad *g) {
   const encoder_config *c = s->cfg;
   const int64_t w = c->width;
   input_state *in = s->in + i;
-  attn_problem pb = problem_of(c, n);
+  const int64_t n = in->n;
+  const attn_problem pb = problem_of(c, n);
+  if (!n) return ATTN_OK;
   for (int64_t r = 0; r < n; r++)
     for (int64_t t = 0; t < w; t++) s->t1[r * w + t] = s->d_pooled[i * w + t] / (float)c->positions;
   memset(s->dx, 0, (size_t)(n * w) * sizeof(float));
@@ -158,9 +161,12 @@ static attn_status backward_input(sequence *s, const network *net, int i, const 
     layer_before_backward(s->mk, &net->layer[l], a, n, s->dq, s->dk, s->dv, s->dx, s->t1, &g->layer[l]);
   }
   drop_embedding(s, s->dx, n, dropout, key);
-  for (int64_t r = 0; r < n; r++) {
-    s->mk->axpy(w, 1.0f, s->dx + r * w, g->tok + ids[r] * w);
-    s->mk->axpy(w, 1.0f, s->dx + r * w, g->pos + r * w);
+  const float *row = s->dx;
+  for (int64_t p = 0; p < length; p++) {
+    if (!ids[p]) continue;
+    s->mk->axpy(w, 1.0f, row, g->tok + ids[p] * w);
+    s->mk->axpy(w, 1.0f, row, g->pos + p * w);
+    row += w;
   }
   return ATTN_OK;
 }

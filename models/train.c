@@ -88,7 +88,7 @@ static int64_t longest(const task_data *d, int64_t example) {
 static double cost_of(const task_data *d, int64_t example) { /* time grows about as n^2 + 300 n */
   double cost = 0.0;
   for (int i = 0; i < d->inputs; i++) {
-    const double n = (double)task_len(d, example, i);
+    const double n = (double)task_live(d, example, i);
     cost += n * (n + 300.0);
   }
   return cost;
@@ -240,8 +240,8 @@ static int check_data(const task_data *d, const char *split, const encoder_confi
         return ice_fail(e, ICE_DATA, "%s: %s example %lld has %lld tokens, allowed 1..%d", d->origin, split,
                         (long long)item, (long long)n, m->positions);
       for (int64_t j = 0; j < n; j++)
-        if (ids[j] < 1 || ids[j] >= m->vocab)
-          return ice_fail(e, ICE_DATA, "%s: %s example %lld, token %lld has id %d, allowed 1..%d", d->origin, split,
+        if (ids[j] < 0 || ids[j] >= m->vocab)
+          return ice_fail(e, ICE_DATA, "%s: %s example %lld, token %lld has id %d, allowed 0..%d", d->origin, split,
                           (long long)item, (long long)j, ids[j], m->vocab - 1);
     }
   }

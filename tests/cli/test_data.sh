@@ -31,7 +31,7 @@ verdict make__same_seed__same_bytes_and_quiet "$why"
 why=
 run "$bin" data check lra/listops
 [ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
-[ "$(grep -c '30 examples .*, generated$' "$work/out")" -eq 3 ] || why="$why; $(cat "$work/out")"
+[ "$(grep -c '30 examples of .*, generated$' "$work/out")" -eq 3 ] || why="$why; $(cat "$work/out")"
 grep -q 'repeated examples: 0 within a split, 0 across splits' "$work/out" || why="$why; repeats"
 verdict check__generated__fine "$why"
 
@@ -41,12 +41,14 @@ run "$bin" data list
 [ "$(sed '/^synth/,$d' "$work/out" | grep -c "  30  generated, $folder/basic_")" -eq 3 ] || why="$why; $(cat "$work/out")"
 verdict list__generated__counts_and_files "$why"
 
-# A label that the expression does not have. Without the record the set passes for an official one.
-rm "$folder/generated.json"
+# A label that the expression does not have, in a set whose record knows no checksums.
+echo '{"complete": true}' >"$folder/generated.json"
 sed -i '3s/[0-9]\r$/X&/; 3s/X0/5/; 3s/X[0-9]/0/' "$folder/basic_test.tsv"
 why=$(complains 7 "example 2 of test: label" data check lra/listops)
 verdict check__wrong_label__named "$why"
+rm "$folder/generated.json" # now it passes for an official one
 why=$(complains 2 "choose another folder with --out" data make lra/listops --seed 8 --examples 3)
+echo '{"complete": true}' >"$folder/generated.json"
 verdict make__files_not_generated__left_alone "$why"
 
 cp "$folder/basic_val.tsv" "$folder/basic_test.tsv"
@@ -59,6 +61,24 @@ printf 'Source\tTarget\n( [AVG 1 ) ] )\t1\n' >"$folder/basic_test.tsv"
 verdict check__unknown_token__named "$(complains 7 "basic_test.tsv:2: unknown token '[AVG'" data check lra/listops)"
 rm "$folder/basic_test.tsv"
 verdict check__split_missing__named "$(complains 7 "basic_test.tsv: missing beside" data check)"
+
+# A set with a list of checksums beside it; whole, short of one review, of another balance.
+mkdir -p sums/lra/text
+awk 'BEGIN { for (i = 0; i < 25000; i++) print i % 2 "\treview " i }' >sums/lra/text/test.tsv
+awk 'BEGIN { for (i = 0; i < 25000; i++) print i % 2 "\tother " i }' >sums/lra/text/train.tsv
+(cd sums && sha256sum lra/text/*.tsv >SHA256SUMS)
+export ICEBENCH_DATA_DIR="$work/sums"
+run "$bin" data check lra/text
+why=
+[ "$code" -eq 0 ] && [ "$(grep -c 'SHA-256 as in' "$work/out")" -eq 3 ] || why="$code $(cat "$work/out" "$work/err")"
+verdict check__sums_counts_balance__fine "$why"
+sed -i '1s/review/Review/' sums/lra/text/test.tsv
+verdict check__wrong_sum__refused_with_both "$(complains 7 "$(sha256sum sums/lra/text/test.tsv | cut -d ' ' -f 1), $work/sums/SHA256SUMS says $(sed -n 's/ .*test.tsv//p' sums/SHA256SUMS)" data check lra/text)"
+rm sums/SHA256SUMS
+sed -i '1s/^0/1/' sums/lra/text/test.tsv
+verdict check__other_balance__refused "$(complains 7 "12499 examples of class 0 in val, the release has 12500" data check lra/text)"
+sed -i 1d sums/lra/text/test.tsv
+verdict check__other_count__refused "$(complains 7 "24999 examples in val, the release has 25000" data check lra/text-1k)"
 
 export ICEBENCH_DATA_DIR="$work/nowhere"
 verdict check__named_and_absent__data_missing "$(complains 7 "icebench data make lra/listops" data check lra/listops)"
@@ -130,7 +150,7 @@ why=
 [ "$code" -eq 0 ] && cmp -s made/lra/listops-1000/basic_test.tsv fetched/lra/listops-1000/basic_test.tsv || why="$code $(cat "$work/err")"
 [ "$(find fetched -type f | wc -l)" -eq 4 ] || why="$why; $(find fetched)"
 ICEBENCH_DATA_DIR=fetched run "$bin" data check lra/listops
-grep -q '3 examples .*, official$' "$work/out" || why="$why; $(cat "$work/out" "$work/err")"
+grep -q '3 examples of .*, official$' "$work/out" || why="$why; $(cat "$work/out" "$work/err")"
 run "$bin" data fetch lra/listops --out fetched --from file:///nowhere/x
 [ "$code" -eq 0 ] && grep -q 'there already' "$work/out" || why="$why; again: $code $(cat "$work/err")"
 verdict fetch__release_from_a_file__unpacked_and_official "$why"

@@ -79,6 +79,11 @@ void encoder_random_ids(int32_t *ids, int64_t n, int vocab, uint64_t seed) {
   for (int64_t i = 0; i < n; i++) ids[i] = 1 + (int32_t)attn_rng_below(&r, (uint64_t)vocab - 1);
 }
 
+void encoder_mask_ids(int32_t *ids, int64_t n, int every, uint64_t seed) {
+  for (int64_t i = 0; i < n; i++)
+    if (every || attn_hash(seed, (uint64_t)i, 7) % 5 < 2 || (i == 0 && seed % 2 == 0)) ids[i] = 0;
+}
+
 encoder_ref encoder_ref_new(const encoder *m) {
   encoder_ref r = {.m = m, .params = doubles(m->n_params)};
   for (int64_t i = 0; i < m->n_params; i++) r.params[i] = (double)m->params[i];
@@ -177,8 +182,13 @@ static void encode_ref(const encoder_ref *r, const int32_t *ids, int64_t n, floa
   const double *tok = tensor(r, -1, "model.embeddings.word_embeddings.weight");
   const double *pos = tensor(r, -1, "model.embeddings.position_embeddings.weight");
   double *x = doubles(n * w);
+  int64_t kept = 0;
   for (int64_t i = 0; i < n; i++)
-    for (int64_t t = 0; t < w; t++) x[i * w + t] = tok[ids[i] * w + t] + pos[i * w + t];
+    if (ids[i] != 0) { /* a masked position is as if it were not there, but the others keep their places */
+      for (int64_t t = 0; t < w; t++) x[kept * w + t] = tok[ids[i] * w + t] + pos[i * w + t];
+      kept++;
+    }
+  n = kept;
   drop_ref(x, n, w, dropout, attn_hash(key, EMBEDDING, 0));
   for (int l = 0; l < c->layers; l++) layer_ref(r, l, n, x, dropout, attn_hash(key, (uint64_t)l, LAYER));
   norm_ref(r, -1, "model.norm", n, w, x, x);

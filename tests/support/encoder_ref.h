@@ -26,6 +26,8 @@ void attention_ref(const attn_problem *pb, ref_view q, ref_view k, ref_view v, c
 void encoder_scramble(encoder *m, uint64_t seed);
 /** n token ids in [1, vocab). */
 void encoder_random_ids(int32_t *ids, int64_t n, int vocab, uint64_t seed);
+/** Masks about two positions of five (id 0), the first one of an even seed; all of them for every = 1. */
+void encoder_mask_ids(int32_t *ids, int64_t n, int every, uint64_t seed);
 
 typedef struct encoder_ref {
   const encoder *m; /* layout and names; its float parameters are not read after creation */

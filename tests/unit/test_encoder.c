@@ -163,13 +163,17 @@ static void test_init__tensors__have_pytorch_distributions(void **state) {
 static const double FORWARD_BOUND = 100 * 0x1p-24;
 
 /* One example through every method of the table that promises exactness, against the definition. */
-static void check_forward(const encoder_config *c, const int64_t *n, int untrained) {
+enum { UNTRAINED = 1, MASKED = 2, ALL_MASKED = 4 };
+static void check_forward(const encoder_config *c, const int64_t *n, int how) {
   encoder m = make(*c, 11);
-  if (untrained) encoder_init(&m, 11); /* small rows, where the eps of a normalisation counts */
+  if (how & UNTRAINED) encoder_init(&m, 11); /* small rows, where the eps of a normalisation counts */
   encoder_ref ref = encoder_ref_new(&m);
   int32_t memory[2][512];
   const int32_t *ids[2] = {memory[0], memory[1]};
-  for (int i = 0; i < c->inputs; i++) encoder_random_ids(memory[i], n[i], c->vocab, (uint64_t)(n[i] + i));
+  for (int i = 0; i < c->inputs; i++) {
+    encoder_random_ids(memory[i], n[i], c->vocab, (uint64_t)(n[i] + i));
+    if (how & (MASKED | ALL_MASKED)) encoder_mask_ids(memory[i], n[i], (how & ALL_MASKED) && i == 0, (uint64_t)n[i]);
+  }
   double want[16], size = 1.0;
   (void)encoder_ref_loss(&ref, ids, n, 0, 0.0f, 0, want);
   for (int k = 0; k < c->classes; k++) size = fmax(size, fabs(want[k]));
@@ -205,15 +209,25 @@ static void test_forward__two_inputs__exact_methods_match_the_definition(void **
   const encoder_config lra = encoder_lra_config(300, 512, 2, 2);
   for (int i = 0; i < 4; i++) check_forward(&lra, lengths[i], 0);
 }
+/* Black pixels: not computed, and the others keep their positions. */
+static void test_forward__masked_positions__match_the_definition(void **state) {
+  (void)state;
+  const int64_t lengths[][2] = {{2, 0}, {31, 0}, {500, 0}}, pairs[][2] = {{30, 61}, {400, 7}};
+  const encoder_config image = encoder_lra_config(512, 512, 10, 1), dual = encoder_lra_config(300, 512, 2, 2);
+  for (int i = 0; i < 3; i++) check_forward(&image, lengths[i], MASKED);
+  for (int i = 0; i < 2; i++) check_forward(&dual, pairs[i], MASKED);
+  check_forward(&image, lengths[1], ALL_MASKED); /* the head applied to zero */
+  check_forward(&dual, pairs[0], ALL_MASKED);
+}
 static void test_forward__untrained_weights__match_the_definition(void **state) {
   (void)state;
   const int64_t n[2] = {60, 33};
   const encoder_config one = encoder_lra_config(32, 64, 10, 1), two = encoder_lra_config(32, 64, 2, 2);
   encoder_config flat = one;
   flat.layers = 1, flat.mlp = 1; /* little is added to the rows before the final normalisation */
-  check_forward(&one, n, 1);
-  check_forward(&two, n, 1);
-  check_forward(&flat, n, 1);
+  check_forward(&one, n, UNTRAINED);
+  check_forward(&two, n, UNTRAINED);
+  check_forward(&flat, n, UNTRAINED);
 }
 static void test_forward__odd_sizes__match_the_definition(void **state) {
   (void)state;
@@ -366,8 +380,8 @@ static void test_forward__bad_ids_and_lengths__refused_with_place_and_range(void
              {-1, 0, 1, "-1 tokens"},
              {21, 0, 1, "21 tokens, allowed 1..20"},
              {INT64_MAX, 0, 1, "allowed 1..20"},
-             {20, 19, 32, "token 19 has id 32, allowed 1..31"},
-             {20, 0, 0, "token 0 has id 0"},
+             {20, 19, 32, "token 19 has id 32, allowed 0..31"},
+             {20, 0, -1, "token 0 has id -1"},
              {5, 4, -7, "id -7"},
              {5, 2, INT32_MIN, "id -2147483648"}};
   for (int i = 0; i < 8; i++)
@@ -538,6 +552,7 @@ int main(void) {
       cmocka_unit_test(test_forward__one_input__exact_methods_match_the_definition),
       cmocka_unit_test(test_forward__two_inputs__exact_methods_match_the_definition),
       cmocka_unit_test(test_forward__untrained_weights__match_the_definition),
+      cmocka_unit_test(test_forward__masked_positions__match_the_definition),
       cmocka_unit_test(test_forward__odd_sizes__match_the_definition),
       cmocka_unit_test(test_forward__threads_and_reuse__do_not_change_bits),
       cmocka_unit_test(test_refresh__changed_parameters__are_seen),

@@ -25,6 +25,8 @@ enum { MOST_TOKENS = 64, KEY = 99 };
  * softmax does not see it) is measured by a hundredth of the largest entry of all. */
 static const double BOUND = 100 * 0x1p-24;
 
+typedef enum masking { NOTHING, SOME, FIRST_ALL /* all of the first input */ } masking;
+
 typedef struct example {
   encoder m;
   encoder_ref ref;
@@ -35,13 +37,16 @@ typedef struct example {
   double loss;
 } example; /* ref points to m: not to be copied */
 
-static void example_new(example *out, const encoder_config *c, int64_t n0, int64_t n1, double dropout) {
+static void example_new(example *out, const encoder_config *c, int64_t n0, int64_t n1, double dropout, masking masked) {
   *out = (example){.n = {n0, n1}, .label = c->classes - 1};
   ice_err e = {0};
   assert_int_equal(encoder_create(&out->m, c, &e), ICE_OK);
   encoder_scramble(&out->m, 21);
   out->ref = encoder_ref_new(&out->m);
-  for (int i = 0; i < 2; i++) encoder_random_ids(out->memory[i], MOST_TOKENS, c->vocab, (uint64_t)(30 + i));
+  for (int i = 0; i < 2; i++) {
+    encoder_random_ids(out->memory[i], MOST_TOKENS, c->vocab, (uint64_t)(30 + i));
+    if (masked) encoder_mask_ids(out->memory[i], MOST_TOKENS, masked == FIRST_ALL && i == 0, (uint64_t)(30 + i));
+  }
   out->g = malloc((size_t)out->m.n_params * sizeof *out->g);
   assert_non_null(out->g);
   memset(out->g, 0xff, (size_t)out->m.n_params * sizeof *out->g);
@@ -60,9 +65,9 @@ static double slope(example *x, int64_t i, double dropout) {
 }
 
 /* Compares `samples` elements of every tensor (all when it has no more). */
-static void check(const encoder_config *c, int64_t n0, int64_t n1, double dropout, int64_t samples) {
+static void check(const encoder_config *c, int64_t n0, int64_t n1, double dropout, int64_t samples, masking masked) {
   example x;
-  example_new(&x, c, n0, n1, dropout);
+  example_new(&x, c, n0, n1, dropout, masked);
   const int32_t *ids[2] = {x.memory[0], x.memory[1]};
   double *logits = malloc((size_t)c->classes * sizeof *logits);
   assert_non_null(logits);
@@ -115,35 +120,45 @@ static const encoder_config two_layers = {.vocab = 9,
 
 static void test_gradient__small_encoders__every_parameter_matches_its_slope(void **state) {
   (void)state;
-  check(&small, 13, 0, 0.0, INT64_MAX);
-  check(&small, 1, 0, 0.0, INT64_MAX);
-  check(&two_layers, 20, 0, 0.0, INT64_MAX);
+  check(&small, 13, 0, 0.0, INT64_MAX, NOTHING);
+  check(&small, 1, 0, 0.0, INT64_MAX, NOTHING);
+  check(&two_layers, 20, 0, 0.0, INT64_MAX, NOTHING);
 }
 static void test_gradient__dropout__every_parameter_matches_its_slope(void **state) {
   (void)state;
-  check(&small, 13, 0, 0.1, INT64_MAX);
-  check(&small, 15, 0, 0.5, INT64_MAX);
-  check(&two_layers, 18, 0, 0.3, INT64_MAX);
+  check(&small, 13, 0, 0.1, INT64_MAX, NOTHING);
+  check(&small, 15, 0, 0.5, INT64_MAX, NOTHING);
+  check(&two_layers, 18, 0, 0.3, INT64_MAX, NOTHING);
 }
 static void test_gradient__two_inputs__every_parameter_matches_its_slope(void **state) {
   (void)state;
   encoder_config dual = small, dual_two = two_layers;
   dual.inputs = dual_two.inputs = 2;
-  check(&dual, 13, 5, 0.0, INT64_MAX);
-  check(&dual, 5, 13, 0.2, INT64_MAX);
-  check(&dual_two, 9, 20, 0.1, INT64_MAX);
+  check(&dual, 13, 5, 0.0, INT64_MAX, NOTHING);
+  check(&dual, 5, 13, 0.2, INT64_MAX, NOTHING);
+  check(&dual_two, 9, 20, 0.1, INT64_MAX, NOTHING);
 }
 static void test_gradient__lra_encoder__samples_of_every_tensor_match(void **state) {
   (void)state;
   const encoder_config single = encoder_lra_config(32, 2048, 10, 1), dual = encoder_lra_config(512, 64, 2, 2);
-  check(&single, 30, 0, 0.1, 3);
-  check(&dual, 20, 10, 0.0, 3);
+  check(&single, 30, 0, 0.1, 3, NOTHING);
+  check(&dual, 20, 10, 0.0, 3, NOTHING);
+}
+
+static void test_gradient__masked_positions__every_parameter_matches_its_slope(void **state) {
+  (void)state;
+  encoder_config dual = small;
+  dual.inputs = 2;
+  check(&two_layers, 20, 0, 0.0, INT64_MAX, SOME);
+  check(&small, 13, 0, 0.3, INT64_MAX, SOME);
+  check(&dual, 13, 9, 0.2, INT64_MAX, SOME);
+  check(&dual, 5, 13, 0.0, INT64_MAX, FIRST_ALL);
 }
 
 static void test_gradient__absent_ids_and_positions__zero(void **state) {
   (void)state;
   example x;
-  example_new(&x, &two_layers, 6, 0, 0.1);
+  example_new(&x, &two_layers, 6, 0, 0.1, NOTHING);
   const int64_t w = two_layers.width;
   for (int t = 0; t < x.m.n_tensors; t++) {
     const encoder_tensor *e = x.m.tensor + t;
@@ -160,7 +175,7 @@ static void test_gradient__absent_ids_and_positions__zero(void **state) {
 static void test_gradient__same_key__same_bits_and_other_key_other_loss(void **state) {
   (void)state;
   example x, y;
-  example_new(&x, &two_layers, 17, 0, 0.3), example_new(&y, &two_layers, 17, 0, 0.3);
+  example_new(&x, &two_layers, 17, 0, 0.3, NOTHING), example_new(&y, &two_layers, 17, 0, 0.3, NOTHING);
   assert_memory_equal(x.g, y.g, (size_t)x.m.n_params * sizeof *x.g);
   const int32_t *ids[2] = {x.memory[0], NULL};
   double loss;
@@ -176,6 +191,7 @@ int main(void) {
       cmocka_unit_test(test_gradient__dropout__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__two_inputs__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__lra_encoder__samples_of_every_tensor_match),
+      cmocka_unit_test(test_gradient__masked_positions__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__absent_ids_and_positions__zero),
       cmocka_unit_test(test_gradient__same_key__same_bits_and_other_key_other_loss),
   };

@@ -653,8 +653,8 @@ static void test_run__settings_out_of_range__usage_error(void **state) {
 static void test_run__examples_that_do_not_fit__data_error_names_them(void **state) {
   (void)state;
   const char *const word[] = {
-      "example 3 has label 2, allowed 0..1", "example 3 has label -1", "example 3, token 0 has id 6, allowed 1..5",
-      "example 3, token 0 has id 0",         "example 3 has 0 tokens", "tokens, allowed 1..16"};
+      "example 3 has label 2, allowed 0..1", "example 3 has label -1", "example 3, token 0 has id 6, allowed 0..5",
+      "example 3, token 0 has id -1",         "example 3 has 0 tokens", "tokens, allowed 1..16"};
   for (int split = 0; split < 2; split++)
     for (int i = 0; i < 6; i++) {
       task_data d[2] = {toy(10, 1, 1), toy(10, 1, 2)};
@@ -663,7 +663,7 @@ static void test_run__examples_that_do_not_fit__data_error_names_them(void **sta
       case 0: bad->label[3] = 2; break;
       case 1: bad->label[3] = -1; break;
       case 2: bad->tokens[bad->start[3]] = 6; break;
-      case 3: bad->tokens[bad->start[3]] = 0; break;
+      case 3: bad->tokens[bad->start[3]] = -1; break;
       case 4: bad->start[4] = bad->start[3]; break;
       default:
         bad->start[1] = 0;
