@@ -136,15 +136,30 @@ static int migrate(store *s, ice_err *e) {
   return rc;
 }
 
+typedef struct header { /* what a database says of itself */
+  int64_t application, have, objects;
+} header;
+
+/* All of one moment: a writer that starts now may be about to create the tables. */
+static int read_header(store *s, header *h, ice_err *e) {
+  ICE_TRY(execute(s, "BEGIN", "reading", e));
+  int rc = ask_number(s, "PRAGMA application_id", &h->application, e);
+  if (rc == ICE_OK) rc = ask_number(s, "PRAGMA user_version", &h->have, e);
+  if (rc == ICE_OK) rc = ask_number(s, "SELECT count(*) FROM sqlite_schema", &h->objects, e);
+  (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+  return rc;
+}
+
 /* Is it ours, of a schema we know, and (before we add to it) intact? An empty file may become ours. */
 static int check_schema(store *s, store_mode mode, ice_err *e) {
   enum { APPLICATION = 0x49434542 }; /* "ICEB", as 0001_init.sql sets it */
-  int64_t application = 0, have = 0, objects = 0;
-  ICE_TRY(ask_number(s, "PRAGMA application_id", &application, e));
-  ICE_TRY(ask_number(s, "PRAGMA user_version", &have, e));
-  ICE_TRY(ask_number(s, "SELECT count(*) FROM sqlite_schema", &objects, e));
+  header h = {0};
+  ICE_TRY(read_header(s, &h, e));
+  const int64_t application = h.application, have = h.have, objects = h.objects;
   if (application != APPLICATION && (mode == STORE_READ || objects > 0))
     return ice_fail(e, ICE_DB, "%s: holds no icebench results; name another --db, icebench run makes one", s->path);
+  if (have < 0 || (have == 0 && objects > 0))
+    return ice_fail(e, ICE_DB, "%s: it is damaged: tables of schema %lld, which there never was; restore a copy", s->path, (long long)have);
   if (have > newest_schema())
     return ice_fail(e, ICE_DB, "%s: schema %lld is newer than this program knows (%d); use a newer icebench", s->path,
                     (long long)have, newest_schema());
@@ -164,7 +179,20 @@ static int make_folder_of(const char *path, ice_err *e) {
   if (!slash || slash == path) return ICE_OK;
   if ((size_t)(slash - path) >= sizeof folder) return ice_fail(e, ICE_USAGE, "--db: a path of %zu characters is too long", strlen(path));
   (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-  return file_make_dirs(folder, e);
+  ice_err why = {0};
+  if (file_make_dirs(folder, &why) == ICE_OK) return ICE_OK;
+  return ice_fail(e, ICE_DB, "%s: %.900s; name another --db", path, why.text);
+}
+
+/* Does a file of less than a page of SQLite begin like one? */
+static int begins_like_database(const char *path, size_t bytes) {
+  static const char magic[16] = "SQLite format 3"; /* https://sqlite.org/fileformat.html, 1.3 */
+  char head[sizeof magic];
+  const size_t n = bytes < sizeof head ? bytes : sizeof head;
+  FILE *f = fopen(path, "rb");
+  const int same = f && fread(head, 1, n, f) == n && !memcmp(head, magic, n);
+  if (f) (void)fclose(f);
+  return same;
 }
 
 /* Turns the write-ahead log on. Here SQLite does not always wait for others by itself. */
@@ -186,7 +214,10 @@ static int connect_to(store *s, store_mode mode, ice_err *e) {
   if (there && !S_ISREG(st.st_mode)) return ice_fail(e, ICE_DB, "%s: not a regular file; name another --db", s->path);
   if (!there && mode == STORE_READ)
     return ice_fail(e, ICE_DB, "%s: %s; icebench run makes a database, --db names another", s->path, strerror(errno));
-  if (there && st.st_size > 0 && st.st_size < 512) return ice_fail(e, ICE_DB, "%s: cut short at %lld bytes; restore a copy", s->path, (long long)st.st_size);
+  if (there && st.st_size > 0 && st.st_size < 512) /* which SQLite would take for an empty database */
+    return begins_like_database(s->path, (size_t)st.st_size)
+               ? ice_fail(e, ICE_DB, "%s: cut short at %lld bytes; restore a copy", s->path, (long long)st.st_size)
+               : ice_fail(e, ICE_DB, "%s: it is no SQLite database; name another --db", s->path);
   const int flags = mode == STORE_READ ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
   if (sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_EXRESCODE, NULL) != SQLITE_OK) return db_fail(s, "opening", e);
   (void)sqlite3_busy_timeout(s->db, store_patience_ms);

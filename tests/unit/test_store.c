@@ -418,9 +418,11 @@ static void test_open__no_database__refused(void **state) {
   (void)state;
   char text[2000];
   memset(text, 'x', sizeof text);
-  write_file(text, sizeof text);
-  refused(STORE_READ, "no SQLite database");
-  refused(STORE_WRITE, "no SQLite database");
+  for (int whole = 0; whole < 2; whole++) { /* long, and shorter than any database */
+    write_file(text, whole ? sizeof text : 6);
+    refused(STORE_READ, "no SQLite database");
+    refused(STORE_WRITE, "no SQLite database");
+  }
 }
 
 static void test_open__truncated__refused_not_emptied(void **state) {
@@ -508,7 +510,7 @@ static void test_open__path_through_a_file__refused(void **state) {
   store *s = NULL;
   ice_err e = {0};
   assert_int_equal(store_open(path, STORE_READ, &s, &e), ICE_DB);
-  assert_int_not_equal(store_open(path, STORE_WRITE, &s, &e), ICE_OK);
+  assert_int_equal(store_open(path, STORE_WRITE, &s, &e), ICE_DB);
   assert_non_null(strstr(e.text, kept));
   assert_null(s);
   memcpy(path, kept, sizeof kept);
@@ -560,6 +562,31 @@ static void test_open__newer_schema__refused(void **state) {
   assert_int_equal(sqlite3_close(db), SQLITE_OK);
   refused(STORE_READ, "newer");
   refused(STORE_WRITE, "newer");
+}
+
+/* With our mark and our tables, but numbers that no program of ours ever wrote. */
+static void test_open__impossible_schema__refused(void **state) {
+  (void)state;
+  static const char *const sql[] = {"PRAGMA user_version = -5", "PRAGMA user_version = 0", "PRAGMA user_version = -2147483648"};
+  store_close(open_ok(STORE_WRITE));
+  for (size_t i = 0; i < sizeof sql / sizeof *sql; i++) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql[i], NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    refused(STORE_READ, "which there never was");
+    refused(STORE_WRITE, "which there never was");
+  }
+}
+
+static void test_open__folder_that_cannot_be__refused_as_a_database(void **state) {
+  (void)state;
+  store *s = NULL;
+  ice_err e = {0};
+  make_sub();
+  assert_int_equal(store_open("/proc/none/x.db", STORE_WRITE, &s, &e), ICE_DB);
+  assert_non_null(strstr(e.text, "name another --db"));
+  assert_null(s);
 }
 
 static void test_open__fifo_or_folder__refused_at_once(void **state) {
@@ -681,6 +708,8 @@ int main(void) {
       TEST(test_open__names_of_databases_in_memory__refused),
       TEST(test_open__read_only_folder__read_but_not_written),
       TEST(test_open__newer_schema__refused),
+      TEST(test_open__impossible_schema__refused),
+      TEST(test_open__folder_that_cannot_be__refused_as_a_database),
       TEST(test_open__fifo_or_folder__refused_at_once),
       TEST(test_open__empty_file__becomes_a_database),
       TEST(test_query__that_writes__refused),
