@@ -55,7 +55,7 @@ static void add_metrics(const attn_report *r, const measure_row *row, int part, 
   char name[64];
   metrics_of(r, row, part, metric);
   for (const store_metric *m = metric; m < metric + MEASURE_METRICS; m++) {
-    const int exact = !strcmp(m->name, "pairs") || !strcmp(m->name, "peak_bytes");
+    const int exact = !strcmp(m->name, "pairs") || !strcmp(m->name, "peak_bytes") || !strcmp(m->name, "rounds");
     (void)json_object_set_new(o, m->name, exact ? whole(m->value) : number(m->value));
     if (!in_ns(m->name) && strncmp(m->name, "speedup", 7)) continue;
     (void)snprintf(name, sizeof name, "%s_lo", m->name);
@@ -240,11 +240,17 @@ static void fill_text(const attn_report *r, const measure_row *row, text_cell *c
   measure_print_ns(t->value, mid, sizeof mid);
   measure_print_ns(t->lo, lo, sizeof lo);
   measure_print_ns(t->hi, hi, sizeof hi);
-  (void)snprintf(c[2], TEXT_WIDTH, "%s [%s, %s]", mid, lo, hi);
+  if (isfinite(t->lo))
+    (void)snprintf(c[2], TEXT_WIDTH, "%s [%s, %s]", mid, lo, hi);
+  else
+    (void)snprintf(c[2], TEXT_WIDTH, "%s", mid);
   static const char *const speedup[] = {"speedup_vanilla", "speedup_dense"};
   for (int i = 0; i < 2; i++) {
     const store_metric *s = find(metric, speedup[i]);
-    if (isfinite(s->value)) (void)snprintf(c[3 + i], TEXT_WIDTH, "%.2f [%.2f, %.2f]", s->value, s->lo, s->hi);
+    if (isfinite(s->lo))
+      (void)snprintf(c[3 + i], TEXT_WIDTH, "%.2f [%.2f, %.2f]", s->value, s->lo, s->hi);
+    else if (isfinite(s->value))
+      (void)snprintf(c[3 + i], TEXT_WIDTH, "%.2f", s->value);
   }
   print_real(find(metric, "l2_error")->value, 0, c[5], TEXT_WIDTH);
   print_real(find(metric, "rel_l2_error")->value, 0, c[6], TEXT_WIDTH);
@@ -293,8 +299,8 @@ int attn_report_text(const attn_report *r, ice_err *e) {
     }
   }
   (void)printf(
-      "\nattention: build + query, median over rounds with 95 %% interval; x vanilla, x dense: speed-ups, > 1 is "
-      "faster;\nL2, mass, recall: against exact attention on the same tensors\n");
+      "\nattention: build + query, median over rounds; x vanilla, x dense: speed-ups, > 1 is faster; in brackets: 95 %% "
+      "intervals,\nfrom %d rounds on; L2, mass, recall: against exact attention on the same tensors\n", STATS_LEAST);
   free(cell);
   if (r->roof) print_shares(r);
   return ICE_OK;
@@ -304,9 +310,11 @@ int attn_report_text(const attn_report *r, ice_err *e) {
 
 /* What a repetition may change, such as rounds, is no part of the identity. */
 static char *json_key(const attn_report *r, const measure_row *row) {
+  const char *variant = machine_get()->variant; /* what a debug build stores does not replace a release's row */
   json_t *key =
       json_pack("{s:o, s:o, s:s, s:s, s:s}", "problem", json_problem(r), "params", json_loads(row->json, 0, NULL),
                 "method", row->method->name, "version", row->method->version, "isa", attn_isa_name());
+  if (key && strcmp(variant, "release")) (void)json_object_set_new(key, "build", json_string(variant));
   char *text = key ? json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
   json_decref(key);
   return text;
@@ -316,8 +324,9 @@ static int save_row(store *db, const attn_report *r, const measure_row *row, int
   const measure_set *set = r->set;
   const attn_problem *pb = &set->t->in.pb;
   store_metric metric[MEASURE_METRICS];
-  char hash[17];
+  char hash[17], label[64];
   int n_samples = 0;
+  (void)snprintf(label, sizeof label, "%d of %d rounds", r->result->rounds, r->rounds);
   metrics_of(r, row, 0, metric);
   (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)set->hash);
   char *key = json_key(r, row);
@@ -342,6 +351,7 @@ static int save_row(store *db, const attn_report *r, const measure_row *row, int
                            .examples = set->layers ? set->n / set->layers : pb->b,
                            .status = status_of(row),
                            .reason = row->status == ATTN_OK ? NULL : row->reason,
+                           .label = r->result->rounds < r->rounds ? label : NULL,
                            .config = key,
                            .data_hash = hash,
                            .started_utc_ms = started_ms,

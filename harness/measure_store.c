@@ -33,6 +33,7 @@ void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, 
   out[i++] = plain("recall", q->recall);
   out[i++] = plain("pairs", cost ? (double)cost->pairs : NAN);
   out[i++] = plain("peak_bytes", cost ? (double)cost->bytes : NAN);
+  out[i++] = plain("rounds", c.own >= 0 ? (double)r->rounds : NAN);
 }
 
 store_sample *measure_samples(const measure_result *r, measure_columns c, const char *method, int *count) {

@@ -6,14 +6,14 @@
 #include "harness/quality.h"
 #include "harness/store.h"
 
-enum { MEASURE_METRICS = 12 };
+enum { MEASURE_METRICS = 13 };
 
 /** Columns of a measurement: the method's own and the two it is compared with (-1: not there). */
 typedef struct measure_columns {
   int own, vanilla, dense;
 } measure_columns;
 
-/** Fills out [MEASURE_METRICS]: times, speed-ups, errors (q, may be NULL), pairs and bytes (cost, may be NULL). What is
+/** Fills out [MEASURE_METRICS]: times, speed-ups, errors (q, may be NULL), pairs and bytes (cost, may be NULL), rounds. What is
  *  unknown is NAN. Names are static. */
 void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, const measure_cost *cost,
                      const quality *q, store_metric *out);

@@ -31,7 +31,7 @@ static const report_column columns[COLUMNS] = {
     {"accuracy", "share of examples classified rightly, with its 95 % interval (Wilson)", 'r', 0},
     {"retention", "accuracy / accuracy of `dense` with the same weights and examples", 'r', 0},
     {"attention", "time inside attention for one pass over the timed inputs, all layers and heads, index building included; "
-                  "median of the rounds with its 95 % interval", 'r', 0},
+                  "median of the rounds with its 95 % interval, which takes at least 6 of them", 'r', 0},
     {"x vanilla", "how many times faster than `vanilla`, the paper's baseline (all scores in memory, OpenBLAS), timed round by round "
                   "beside it; 95 % interval", 'r', 1},
     {"x dense", "how many times faster than `dense`, the strongest exact attention here; below 1 it is slower; 95 % interval", 'r', 0},

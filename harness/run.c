@@ -75,8 +75,24 @@ static void read_result(const run_outcome *o, double limit_gib, cell_result *res
   res->reason = res->text;
 }
 
+static double value_of(const cell_result *res, const char *name) {
+  for (int i = 0; i < res->n_metrics; i++)
+    if (!strcmp(res->metric[i].name, name)) return res->metric[i].value;
+  return NAN;
+}
+
+/* What a reader of the row must know: the cell's label, and that measure.max_seconds ended the rounds early. */
+static void make_label(const run_state *r, const run_cell *c, const cell_result *res, char *out, size_t size) {
+  const double rounds = value_of(res, "rounds");
+  const int cut = rounds < r->p->x.rounds; /* NAN: nothing was timed */
+  size_t n = (size_t)snprintf(out, size, "%s", c->label);
+  if (cut) (void)snprintf(out + n, size - n, "%s%.0f of %d rounds", n ? ", " : "", rounds, r->p->x.rounds);
+}
+
 static int put(const run_state *r, const run_cell *c, const cell_result *res, int64_t started, int64_t wall_ms,
                ice_err *e) {
+  char label[sizeof c->label + 64];
+  make_label(r, c, res, label, sizeof label);
   const store_cell row = {.key = c->key,
                           .experiment = r->p->x.name,
                           .task = c->cell->task->name,
@@ -96,7 +112,7 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, in
                           .examples = res->examples,
                           .status = res->status,
                           .reason = res->reason,
-                          .label = *c->label ? c->label : NULL,
+                          .label = *label ? label : NULL,
                           .config = c->json,
                           .data_hash = c->data->hash,
                           .model_hash = c->model->hash,
@@ -115,12 +131,6 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, in
 }
 
 /* ---- What the user sees. */
-
-static double value_of(const cell_result *res, const char *name) {
-  for (int i = 0; i < res->n_metrics; i++)
-    if (!strcmp(res->metric[i].name, name)) return res->metric[i].value;
-  return NAN;
-}
 
 static void report(run_state *r, const run_cell *c, const cell_result *res, int64_t wall_ms) {
   char brief[256], name[384], time_text[32];

@@ -1,7 +1,7 @@
 /* run.h - an experiment at work: its cells with their identity, what the database has of them, and the loop over the rest.
  *
  * A cell's identity (its key) is a canonical JSON of what its numbers depend on: the cell as configured, the version of the
- * method, threads, instruction set, and the hashes of data and model. Commit and machine are facts beside a result, not
+ * method, threads, instruction set, the hashes of data and model, and the kind of build unless it is a release. Commit and machine are facts beside a result, not
  * part of the key: a rebuild does not repeat what a version bump would have announced. */
 #ifndef ICE_RUN_H
 #define ICE_RUN_H

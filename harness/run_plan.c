@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "harness/cli.h"
+#include "harness/machine.h"
 #include "harness/registry/registry.h"
 #include "harness/run.h"
 #include "harness/synth.h"
@@ -195,10 +196,13 @@ static int trained_with(const char *model, const char *method) {
   return !strcmp(last ? last + 1 : model, method);
 }
 
+/* Rows of a build that may store no times (or none to be trusted) must not stand in for those of a release. */
 static char *make_key(const run_plan *p, const run_cell *c) {
+  const char *variant = machine_get()->variant;
   json_t *key = json_pack("{s:o, s:s, s:i, s:s, s:s, s:s, s:b}", "cell", json_loads(c->json, 0, NULL), "version",
                           c->cell->method->version, "threads", p->x.threads, "isa", attn_isa_name(), "data",
                           c->data->hash, "weights", c->model->hash, "partial", c->partial);
+  if (key && strcmp(variant, "release")) (void)json_object_set_new(key, "build", json_string(variant));
   char *text = key ? json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
   json_decref(key);
   return text;

@@ -44,8 +44,8 @@ static size_t median_rank(size_t n) {
 
 stats_interval stats_median_interval(double *x, size_t n) {
   const stats_interval r = {.value = stats_median(x, n), .lo = NAN, .hi = NAN};
-  if (n == 0) return r;
-  const size_t j = n >= 6 ? median_rank(n) : 1;
+  if (n < STATS_LEAST) return r;
+  const size_t j = median_rank(n);
   return (stats_interval){.value = r.value, .lo = x[j - 1], .hi = x[n - j]};
 }
 
@@ -63,21 +63,22 @@ stats_interval stats_ratio_bootstrap(const double *a, const double *b, size_t n,
   if (n == 0) return (stats_interval){NAN, NAN, NAN};
   double *x = malloc((2 * n + RESAMPLES) * sizeof *x), *y = x ? x + n : NULL, *ratio = x ? x + 2 * n : NULL;
   if (!x) return (stats_interval){NAN, NAN, NAN};
+  const int enough = n >= STATS_LEAST;
   attn_rng r;
   attn_rng_seed(&r, seed, n);
-  for (int i = 0; i < RESAMPLES; i++) {
+  for (int i = 0; enough && i < RESAMPLES; i++) {
     for (size_t k = 0; k < n; k++) {
       const size_t pick = (size_t)attn_rng_below(&r, n);
       x[k] = a[pick], y[k] = b[pick];
     }
     ratio[i] = stats_median(x, n) / stats_median(y, n);
   }
-  qsort(ratio, RESAMPLES, sizeof *ratio, ascending);
+  if (enough) qsort(ratio, RESAMPLES, sizeof *ratio, ascending);
   memcpy(x, a, n * sizeof *x);
   memcpy(y, b, n * sizeof *y);
   const stats_interval s = {.value = stats_median(x, n) / stats_median(y, n),
-                            .lo = stats_quantile(ratio, RESAMPLES, 0.025),
-                            .hi = stats_quantile(ratio, RESAMPLES, 0.975)};
+                            .lo = stats_quantile(ratio, enough ? RESAMPLES : 0, 0.025),
+                            .hi = stats_quantile(ratio, enough ? RESAMPLES : 0, 0.975)};
   free(x);
   return s;
 }

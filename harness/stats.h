@@ -14,12 +14,14 @@ typedef struct stats_interval {
 double stats_median(double *x, size_t n);
 /** Quantile q in [0,1] by linear interpolation (type 7); NAN for n = 0. x must be sorted. */
 double stats_quantile(const double *x, size_t n, double q);
-/** Median with a distribution-free interval from order statistics, coverage >= 95 % where n allows (n >= 6), otherwise
- *  the whole range. x is sorted in place. */
+enum { STATS_LEAST = 6 }; /* values that an interval of 95 % takes: of 5, not even the whole range covers the median so often */
+/** Median with a distribution-free 95 % interval from order statistics; lo and hi are NAN for n < STATS_LEAST. x is sorted
+ *  in place. */
 stats_interval stats_median_interval(double *x, size_t n);
 /** Wilson 95 % interval of hits/n; all NAN for n = 0. */
 stats_interval stats_wilson(int64_t hits, int64_t n);
-/** Ratio of medians a/b over paired rounds with a 95 % percentile bootstrap interval (2,000 resamples of rounds, seeded). */
+/** Ratio of medians a/b over paired rounds with a 95 % percentile bootstrap interval (2,000 resamples of rounds, seeded);
+ *  lo and hi are NAN for n < STATS_LEAST: resamples of so few rounds know too little of the spread. */
 stats_interval stats_ratio_bootstrap(const double *a, const double *b, size_t n, uint64_t seed);
 
 #endif

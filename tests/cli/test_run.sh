@@ -113,6 +113,11 @@ why=""
 ice run "$work/y.yaml" --filter method=vanilla --retry-failed --set limits.seconds=10000 --set measure.max_seconds=0.1
 [ "$code" -eq 0 ] && [ "$(rows 'status, attempt')" = "ok|2" ] || why="$why $code $(rows 'status, reason, attempt') $(cat "$work/err")"
 verdict run__retry_failed__repeats_it "$why"
+# The budget ended the rounds early: the row says after how many.
+done=$(sql "$db" "SELECT CAST(value AS INTEGER) FROM metric JOIN cell ON cell.id = cell_id WHERE name = 'rounds'")
+[ "$done" -lt 1000 ] && rows label | grep -qF ", $done of 1000 rounds" && why="" || why="$done rounds, label $(rows label)"
+"$ICEBENCH_BIN" report --db "$db" | grep -qF "$done of 1000 rounds" || why="$why not in the report"
+verdict run__max_seconds__row_says_how_many_rounds "$why"
 
 db="$work/m.db"
 experiment "$work/z.yaml" 'methods: [dense]

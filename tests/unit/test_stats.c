@@ -37,8 +37,9 @@ static void test_quantile__type_7__by_hand(void **state) {
 static void test_median_interval__ranks__of_the_binomial(void **state) {
   (void)state;
   double five[] = {3, 1, 2, 5, 4}, six[] = {6, 5, 4, 3, 2, 1}, nine[] = {9, 8, 7, 6, 5, 4, 3, 2, 1}, many[25];
-  stats_interval r = stats_median_interval(five, 5); /* 5 values cannot give 95 %: the whole range */
-  near(r.value, 3, 0), near(r.lo, 1, 0), near(r.hi, 5, 0);
+  stats_interval r = stats_median_interval(five, 5); /* their whole range: 1 - 2/32 = 93.8 % */
+  near(r.value, 3, 0);
+  assert_true(isnan(r.lo) && isnan(r.hi));
   r = stats_median_interval(six, 6); /* ranks 1 and 6: 1 - 2/64 = 96.9 % */
   near(r.value, 3.5, 0), near(r.lo, 1, 0), near(r.hi, 6, 0);
   r = stats_median_interval(nine, 9); /* ranks 2 and 8: 1 - 2*10/512 = 96.1 % */
@@ -75,9 +76,38 @@ static void test_wilson__known_values__agree(void **state) {
 
 static void test_bootstrap__constant_ratio__interval_is_a_point(void **state) {
   (void)state;
-  const double a[] = {4, 8, 6, 10, 2}, b[] = {2, 4, 3, 5, 1};
-  stats_interval r = stats_ratio_bootstrap(a, b, 5, 1);
+  const double a[] = {4, 8, 6, 10, 2, 12}, b[] = {2, 4, 3, 5, 1, 6};
+  stats_interval r = stats_ratio_bootstrap(a, b, 6, 1);
   near(r.value, 2, 1e-12), near(r.lo, 2, 1e-12), near(r.hi, 2, 1e-12);
+}
+
+static void test_bootstrap__few_rounds__ratio_without_interval(void **state) {
+  (void)state;
+  const double a[] = {4, 8, 6, 10, 2}, b[] = {2, 4, 3, 5, 1};
+  for (size_t n = 1; n <= 5; n++) {
+    const stats_interval r = stats_ratio_bootstrap(a, b, n, 1);
+    near(r.value, 2, 1e-12);
+    assert_true(isnan(r.lo) && isnan(r.hi));
+  }
+}
+
+/* The level: of the interval of 95 %, the ends are the 2.5 % and 97.5 % quantiles of the resampled ratios. With b constant
+ * and a = 1..n these are quantiles of the median of n draws from 1..n, whose distribution is known: median <= m when at
+ * least 5 of 9 draws are. */
+static void test_bootstrap__level__is_95_percent(void **state) {
+  (void)state;
+  double a[9], b[9];
+  for (int i = 0; i < 9; i++) a[i] = i + 1, b[i] = 1;
+  double expected[2] = {0, 0};
+  for (int m = 1; m <= 9; m++) { /* P(median <= m), by the binomial */
+    const double p = m / 9.0;
+    double at_most = 0;
+    for (int k = 5; k <= 9; k++) at_most += exp(lgamma(10) - lgamma(k + 1.0) - lgamma(10.0 - k)) * pow(p, k) * pow(1 - p, 9 - k);
+    if (expected[0] == 0 && at_most > 0.025) expected[0] = m;
+    if (expected[1] == 0 && at_most > 0.975) expected[1] = m;
+  }
+  const stats_interval r = stats_ratio_bootstrap(a, b, 9, 3);
+  near(r.lo, expected[0], 0), near(r.hi, expected[1], 0);
 }
 
 static void test_bootstrap__noise__covers_the_ratio_and_repeats(void **state) {
@@ -98,6 +128,8 @@ int main(void) {
       cmocka_unit_test(test_median_interval__thousands__near_the_normal_ranks),
       cmocka_unit_test(test_wilson__known_values__agree),
       cmocka_unit_test(test_bootstrap__constant_ratio__interval_is_a_point),
+      cmocka_unit_test(test_bootstrap__few_rounds__ratio_without_interval),
+      cmocka_unit_test(test_bootstrap__level__is_95_percent),
       cmocka_unit_test(test_bootstrap__noise__covers_the_ratio_and_repeats),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

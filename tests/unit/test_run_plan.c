@@ -1,0 +1,179 @@
+/* test_run_plan.c - the identity of a cell, and which examples a cell times: a tiny ListOps set and an untrained model. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "datasets/task.h"
+#include "harness/cell.h"
+#include "harness/machine.h"
+#include "harness/run.h"
+#include "kernels/core/fileio.h"
+#include "models/encoder.h"
+#include "tests/support/scratch.h"
+
+enum { EXAMPLES = 12 };
+
+/* Every split: EXAMPLES sums of 3, 5, 7, ... digits; `digit` makes sets of the same lengths differ. */
+static void write_data(int digit) {
+  static const char *const split[] = {"train", "val", "test"};
+  ice_err e = {0};
+  char name[64], text[8192];
+  assert_int_equal(file_make_dirs(scratch_path("data/lra/listops-1000"), &e), ICE_OK);
+  (void)scratch_write("data/lra/listops-1000/generated.json", "{\"complete\": true}", 18);
+  for (int s = 0; s < 3; s++) {
+    size_t at = (size_t)snprintf(text, sizeof text, "Source\tTarget\n");
+    for (int i = 0; i < EXAMPLES; i++) {
+      const int n = 3 + 2 * i;
+      for (int k = 0; k <= n; k++) at += (size_t)snprintf(text + at, sizeof text - at, "( ");
+      at += (size_t)snprintf(text + at, sizeof text - at, "[SM");
+      for (int k = 0; k < n; k++) at += (size_t)snprintf(text + at, sizeof text - at, " %d )", digit);
+      at += (size_t)snprintf(text + at, sizeof text - at, " ] )\t%d\n", n * digit % 10);
+    }
+    (void)snprintf(name, sizeof name, "data/lra/listops-1000/basic_%s.tsv", split[s]);
+    (void)scratch_write(name, text, at);
+  }
+  (void)setenv("ICEBENCH_DATA_DIR", scratch_path("data"), 1);
+}
+
+static void write_model(uint64_t seed) {
+  encoder m;
+  ice_err e = {0};
+  const task *t = task_find("lra/listops", &e);
+  assert_non_null(t);
+  const encoder_config cfg = encoder_lra_config(t->vocab, 64, t->classes, t->inputs);
+  assert_int_equal(encoder_create(&m, &cfg, &e), ICE_OK);
+  encoder_init(&m, seed);
+  assert_int_equal(encoder_save(&m, m.params, scratch_path("m.safetensors"), NULL, &e), ICE_OK);
+  encoder_destroy(&m);
+}
+
+static int setup(void **state) {
+  if (scratch_setup(state)) return 1;
+  write_data(1);
+  write_model(1);
+  char text[512];
+  const int n = snprintf(text, sizeof text, "name: x\ntask: lra/listops\nmodel: %s\nthreads: 1\nmethods: [topk]\n", scratch_path("m.safetensors"));
+  (void)scratch_write("x.yaml", text, (size_t)n);
+  return 0;
+}
+
+/* Key of the experiment's only cell, which must name version, data and weights; to free(). */
+static char *key_now(const run_options *o) {
+  run_plan p;
+  ice_err e = {0};
+  if (run_plan_create(&p, scratch_path("x.yaml"), o, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(p.n, 1);
+  char *key = strdup(p.cell->key), want[128];
+  const char *const fact[][2] = {{"version", p.cell->cell->method->version}, {"data", p.cell->data->hash}, {"weights", p.cell->model->hash}};
+  for (int i = 0; i < 3; i++) {
+    assert_true(*fact[i][1]);
+    (void)snprintf(want, sizeof want, "\"%s\":\"%s\"", fact[i][0], fact[i][1]);
+    if (!strstr(key, want)) fail_msg("%s is not in %s", want, key);
+  }
+  run_plan_destroy(&p);
+  return key;
+}
+
+static void test_key__same_inputs__same_key(void **state) {
+  (void)state;
+  const run_options o = {0};
+  char *a = key_now(&o), *b = key_now(&o);
+  assert_string_equal(a, b);
+  free(a), free(b);
+}
+
+static void test_key__other_data_or_weights__other_key(void **state) {
+  (void)state;
+  const run_options o = {0};
+  char *first = key_now(&o);
+  write_data(2);
+  char *data = key_now(&o);
+  write_model(2);
+  char *weights = key_now(&o);
+  assert_string_not_equal(first, data);
+  assert_string_not_equal(data, weights);
+  write_data(1), write_model(1);
+  char *back = key_now(&o);
+  assert_string_equal(first, back);
+  free(first), free(data), free(weights), free(back);
+}
+
+static void test_key__options_that_change_numbers__other_key(void **state) {
+  (void)state;
+  const char *const k[] = {"topk.k=7", NULL}, *const rounds[] = {"measure.rounds=8", NULL}, *const seconds[] = {"measure.max_seconds=7", NULL};
+  const run_options plain = {0}, other[] = {{.set = k}, {.set = rounds}, {.limit = 5}, {.threads = 2}}, budget = {.set = seconds};
+  char *first = key_now(&plain);
+  for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+    char *key = key_now(other + i);
+    assert_string_not_equal(first, key);
+    free(key);
+  }
+  char *same = key_now(&budget); /* a budget is no part of it: rows that it cut short say so in their label */
+  assert_string_equal(first, same);
+  free(first), free(same);
+}
+
+/* A row of a debug or sanitizer build has no times; it must not count as the release's. */
+static void test_key__other_kind_of_build__other_key(void **state) {
+  (void)state;
+  char *mine = (char *)(uintptr_t)machine_get()->variant, kept[16];
+  const run_options o = {0};
+  (void)strcpy(kept, mine);
+  (void)strcpy(mine, "release");
+  char *release = key_now(&o);
+  (void)strcpy(mine, "asan");
+  char *asan = key_now(&o);
+  (void)strcpy(mine, "tsan");
+  char *tsan = key_now(&o);
+  (void)strcpy(mine, kept);
+  assert_null(strstr(release, "build"));
+  assert_string_not_equal(release, asan);
+  assert_string_not_equal(asan, tsan);
+  free(release), free(asan), free(tsan);
+}
+
+/* The timed examples are some of those that are judged, not the first ones of the split. */
+static void test_execute__timed_examples__are_among_the_judged(void **state) {
+  (void)state;
+  ice_err e = {0};
+  task_data d;
+  const task *t = task_find("lra/listops", &e);
+  if (task_load(t, TASK_TEST, &d, &e) != ICE_OK) fail_msg("%s", e.text);
+  int moved = 0;
+  for (uint64_t seed = 1; seed <= 4; seed++) {
+    const cell_job job = {.task = "lra/listops", .model_path = scratch_path("m.safetensors"), .method = "dense", .params_json = "{}",
+                          .split = TASK_TEST, .seed = seed, .examples = 3, .timed = 3, .threads = 1, .rounds = 1, .max_seconds = 10};
+    cell_result r;
+    cell_execute(&job, &r);
+    if (strcmp(r.status, "ok")) fail_msg("%s", r.reason);
+    assert_int_equal(r.n_predictions, 3);
+    int64_t tokens = 0;
+    for (int i = 0; i < 3; i++) {
+      tokens += task_len(&d, r.prediction[i].item, 0);
+      moved += r.prediction[i].item != i;
+    }
+    assert_int_equal(r.n, (tokens + 1) / 3); /* mean of the timed ones, rounded */
+    cell_result_free(&r);
+  }
+  assert_true(moved > 4); /* or the test could not tell */
+  task_data_free(&d);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, scratch_teardown)
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(test_key__same_inputs__same_key),
+      TEST(test_key__other_data_or_weights__other_key),
+      TEST(test_key__options_that_change_numbers__other_key),
+      TEST(test_key__other_kind_of_build__other_key),
+      TEST(test_execute__timed_examples__are_among_the_judged),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
