@@ -50,7 +50,7 @@ verdict plot__unknown_terminal__refused "$(complains 2 'allowed svg, png, pdf' p
 verdict plot__unknown_experiment__no_verdict "$(complains 6 'no rows for a chart' plot --experiment none --out "$work/charts")"
 echo text >"$work/file"
 verdict plot__folder_is_a_file__refused "$(complains 1 "$work/file" plot --out "$work/file/charts")"
-verdict report__no_database__refused "$(complains 8 'cut short' report --db "$work/file")"
+verdict report__no_database__refused "$(complains 8 'no SQLite database' report --db "$work/file")"
 
 run sh -c "\"$ICEBENCH_BIN\" report --format csv >/dev/full"
 [ "$code" -eq 1 ] && why="" || why="exit code $code: $(cat "$work/err")"
