@@ -56,11 +56,7 @@ static void estimate(const group *g, const icecells_work *w) {
   attn_cells_scores(c, g->call->mk, g->rows, w->a, g->as, c->log2_count, w->estimate, g->ld);
   for (int64_t i = 0; i < g->rows; i++) {
     const float half = (float)(0.5 * LN2) * g->length[i] * g->length[i];
-    float *row = w->estimate + i * g->ld;
-    for (int64_t j = 0; j < c->cells; j++) {
-      const float wide = half * c->spread[j], most = g->length[i] * c->radius[j];
-      row[j] += wide < most ? wide : most;
-    }
+    g->call->mk->add_least(c->cells, half, c->spread, g->length[i], c->radius, w->estimate + i * g->ld);
   }
 }
 

@@ -75,6 +75,9 @@ typedef struct attn_micro {
    *  zeros in out, when an entry is NaN or infinite. */
   float (*quantise)(int64_t n, const float *x, int8_t *out);
 
+  /** x[j] += min(a y[j], b z[j]) */
+  void (*add_least)(int64_t n, float a, const float *y, float b, const float *z, float *x);
+
   /** out[t] = largest of x[32 t .. 32 t + 31], n a multiple of 32; NaN is passed over, -inf when there is nothing else. */
   void (*max_blocks)(int64_t n, const float *x, float *out);
 

@@ -109,6 +109,46 @@ static void test_dots__rows__are_scaled_dots(void **state) {
   }
 }
 
+static void test_add_least__any_length_and_place__adds_the_smaller(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int i = 0; length(mk, i) >= 0; i++)
+    for (int at = 0; at < PLACES; at++) {
+      const int64_t n = length(mk, i);
+      guard g[3];
+      float *x = place(&g[0], n, at), *y = place(&g[1], n, (at + 1) % PLACES), *z = place(&g[2], n, (at + 3) % PLACES), old[MOST];
+      fill(x, n, 41), fill(y, n, 42), fill(z, n, 43);
+      memcpy(old, x, (size_t)n * sizeof(float));
+      mk->add_least(n, 0.5f, y, 3.0f, z, x);
+      for (int64_t j = 0; j < n; j++) assert_bits(x[j], old[j] + fminf(0.5f * y[j], 3.0f * z[j]), "add_least", j);
+      assert_guards(g, 3);
+      free_guards(g, 3);
+    }
+}
+
+static void test_max_blocks__nan_and_infinity__largest_of_32(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int at = 0; at < PLACES; at++) {
+    guard g[2];
+    float *x = place(&g[0], 128, at), *out = place(&g[1], 4, 5);
+    fill(x, 128, 44);
+    for (int j = 32; j < 64; j++) x[j] = -INFINITY;
+    for (int j = 64; j < 96; j++) x[j] = NAN;
+    for (int where = 96; where < 128; where++) {
+      const float old = x[where];
+      x[where] = 100.0f, x[(where + 5) % 32 + 96] = NAN;
+      mk->max_blocks(128, x, out);
+      assert_bits(out[3], 100.0f, "max_blocks", where);
+      x[where] = old, x[(where + 5) % 32 + 96] = 0.0f;
+    }
+    float top = -INFINITY;
+    for (int j = 0; j < 32; j++) top = fmaxf(top, x[j]);
+    assert_bits(out[0], top, "max_blocks", 0);
+    assert_true(out[1] == -INFINITY && out[2] == -INFINITY);
+    assert_guards(g, 2);
+    free_guards(g, 2);
+  }
+}
+
 static void test_axpy__any_length_and_place__two_roundings(void **state) {
   const attn_micro *mk = isa_of(state);
   for (int i = 0; length(mk, i) >= 0; i++)
@@ -939,6 +979,8 @@ static const struct {
     ISA_TEST(test_dots__rows__are_scaled_dots),
     ISA_TEST(test_argmax__any_length_and_place__lowest_of_the_largest),
     ISA_TEST(test_argmax__special_values__nan_never_wins),
+    ISA_TEST(test_add_least__any_length_and_place__adds_the_smaller),
+    ISA_TEST(test_max_blocks__nan_and_infinity__largest_of_32),
     ISA_TEST(test_axpy__any_length_and_place__two_roundings),
     ISA_TEST(test_gemm__all_shapes_and_layouts__within_rounding),
     ISA_TEST(test_gemm__rows__do_not_depend_on_their_tile),
