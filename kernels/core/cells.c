@@ -152,7 +152,7 @@ void attn_cells_pack(attn_cells *c, const attn_micro *mk, const float *k, ptrdif
     const int64_t first = c->start[i], count = c->start[i + 1] - first;
     const int32_t *order = c->order + first;
     attn_pack_transposed(mk, count, d, k, ks, order, 1.0f, c->kt + (int64_t)c->panel[i] * mk->panel * d);
-    attn_pack_panels(mk, count, dv, v, vs, order, c->v + first * wo);
+    attn_pack_panels(mk, count, count, dv, v, vs, order, c->v + first * wo);
     float sum = 0.0f, most = 0.0f, *v_mean = c->v_mean + i * dv;
     memset(v_mean, 0, (size_t)dv * sizeof(float));
     for (int64_t j = 0; j < count; j++) {

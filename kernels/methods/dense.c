@@ -25,7 +25,8 @@
 
 enum {
   MAX_Q = 384, /* most query rows of a task; a multiple of every register tile */
-  MIN_Q = 96
+  MIN_Q = 96,
+  PART = 1024  /* keys packed by a task; whole panels */
 };
 
 /* Query rows of a task: the more, the less often keys come from memory, as long as threads have tasks to share. The bits
@@ -71,6 +72,25 @@ static attn_status dense_prepare(void *plan, const attn_problem *pb, const void 
   return ATTN_OK;
 }
 
+/* Keys or values of one key head. */
+static const float *head_of(attn_view x, const attn_problem *pb, int64_t i) {
+  return x.p + i / pb->hkv * x.sb + i % pb->hkv * x.sh;
+}
+
+/* Packs kept keys and values [j0, j0 + n) of key head i. */
+static void pack_part(dense_plan *pl, int64_t i, int64_t j0, int64_t n, const float *k, ptrdiff_t ks, const float *v,
+                      ptrdiff_t vs) {
+  const attn_problem *pb = &pl->pb;
+  const int32_t *idx = pl->idx + i / pb->hkv * pb->nk + j0;
+  attn_pack_transposed(pl->mk, n, pb->d, k, ks, idx, 1.0f, pl->kt + i * pl->kt_stride + j0 * pb->d);
+  attn_pack_panels(pl->mk, pl->count[i / pb->hkv], n, pb->dv, v, vs, idx, pl->v + i * pl->v_stride + j0 * pl->mk->panel);
+  for (int64_t j = 0; j < n; j++)
+    if (!attn_all_finite(pb->dv, v + idx[j] * vs)) {
+#pragma omp atomic write
+      pl->wild[i] = 1;
+    }
+}
+
 static attn_status dense_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
   (void)scratch;
   dense_plan *pl = plan;
@@ -81,13 +101,12 @@ static attn_status dense_build(void *plan, attn_view k, attn_view v, const uint8
                (long long)pb->dv);
   for (int64_t ib = 0; ib < pb->b; ib++)
     pl->count[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
+  const int64_t heads = pb->b * pb->hkv, parts = (pb->nk + PART - 1) / PART;
+  memset(pl->wild, 0, (size_t)heads);
 #pragma omp parallel for num_threads(pb->threads) schedule(static)
-  for (int64_t task = 0; task < pb->b * pb->hkv; task++) {
-    int64_t ib = task / pb->hkv, ih = task % pb->hkv, n = pl->count[ib];
-    const int32_t *idx = pl->idx + ib * pb->nk;
-    attn_pack_transposed(pl->mk, n, pb->d, k.p + ib * k.sb + ih * k.sh, k.sn, idx, 1.0f, pl->kt + task * pl->kt_stride);
-    attn_pack_panels(pl->mk, n, pb->dv, v.p + ib * v.sb + ih * v.sh, v.sn, idx, pl->v + task * pl->v_stride);
-    pl->wild[task] = (uint8_t)!attn_all_finite(attn_padded(pl->mk, pb->dv) * n, pl->v + task * pl->v_stride);
+  for (int64_t task = 0; task < heads * parts; task++) {
+    const int64_t i = task / parts, j0 = task % parts * PART, n = pl->count[i / pb->hkv] - j0;
+    if (n > 0) pack_part(pl, i, j0, n < PART ? n : PART, head_of(k, pb, i), k.sn, head_of(v, pb, i), v.sn);
   }
   pl->built = 1;
   return ATTN_OK;

@@ -143,7 +143,7 @@ static attn_status train_backward(const attn_problem *pb, const void *params, at
       const float *kp = k.p + ib * k.sb + ik * k.sh, *vp = v.p + ib * v.sb + ik * v.sh;
       attn_pack_transposed(mk, kept, pb->d, kp, k.sn, sc->idx, 1.0f, sc->kt);
       attn_pack_transposed(mk, kept, pb->dv, vp, v.sn, sc->idx, 1.0f, sc->vt);
-      attn_pack_panels(mk, kept, pb->d, kp, k.sn, sc->idx, sc->k);
+      attn_pack_panels(mk, kept, kept, pb->d, kp, k.sn, sc->idx, sc->k);
       memset(sc->dk, 0, (size_t)(kept * pb->d) * sizeof(float));
       memset(sc->dv, 0, (size_t)(kept * pb->dv) * sizeof(float));
       for (int64_t ih = ik * group; ih < (ik + 1) * group; ih++) {

@@ -34,6 +34,7 @@ enum {
   STRETCH = DENSE_WHOLE, /* keys chosen together */
   ROWS = 96,             /* queries of a task; a multiple of every register tile */
   CHUNK = 512,           /* keys scanned at once: their bytes meet all tiles of the task in cache */
+  PART = 1024,           /* keys quantised by a task; whole panels */
   BUCKETS = 64,          /* shares are sorted by their binary exponent */
   FEW = 16,              /* stretches that are found by looking for the largest */
   PROBES = 3             /* register tiles per head by which it is told whether scanning pays */
@@ -132,6 +133,26 @@ static attn_status icescan_prepare(void *plan, const attn_problem *pb, const voi
 
 /* --- build ---------------------------------------------------------------------------------------------------------- */
 
+/* Quantises kept keys [j0, j0 + PART) of key head i. Returns the place of a key that is not finite, or -1. */
+static int64_t pack_part(icescan_plan *pl, attn_view k, int64_t i, int64_t j0, int8_t *tmp) {
+  const attn_problem *pb = &pl->pb;
+  const dense_plan *exact = pl->exact;
+  const int64_t left = exact->count[i / pb->hkv] - j0, n = left < PART ? left : PART, at = i * pb->nk + j0;
+  const int32_t *idx = exact->idx + i / pb->hkv * pb->nk + j0;
+  const float *keys = k.p + i / pb->hkv * k.sb + i % pb->hkv * k.sh;
+  int64_t wild = -1;
+  if (n <= 0) return -1;
+  attn_pack_i8(pl->mk, n, pb->d, keys, k.sn, idx, pl->key + (size_t)i * pl->key_bytes + j0 * (attn_width_i8(pb->d) + 4),
+               pl->scale + at, tmp);
+  for (int64_t j = 0; j < n; j++) {
+    const float *key = keys + idx[j] * k.sn;
+    pl->longest[at + j] = sqrtf(pl->mk->dot(pb->d, key, key));
+    pl->step[at + j] = pl->scale[at + j];
+    if (!(pl->scale[at + j] < INFINITY)) wild = at + j;
+  }
+  return wild;
+}
+
 static attn_status icescan_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
   icescan_plan *pl = plan;
   ATTN_FAIL_IF(!pl, ATTN_ERR_ARG, "icescan: build without plan");
@@ -139,21 +160,23 @@ static attn_status icescan_build(void *plan, attn_view k, attn_view v, const uin
   ATTN_TRY(attn_method_dense.build(pl->exact, k, v, kmask, scratch));
   if (pl->dense) return ATTN_OK;
   dense_plan *exact = pl->exact;
+  const int64_t heads = pb->b * pb->hkv, parts = (pb->nk + PART - 1) / PART;
+  const size_t row = attn_round((size_t)attn_width_i8(pb->d));
   int64_t wild = -1;
-#pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(max : wild)
-  for (int64_t i = 0; i < pb->b * pb->hkv; i++) {
-    const int64_t ib = i / pb->hkv, kept = exact->count[ib];
-    const int32_t *idx = exact->idx + ib * pb->nk;
-    const float *keys = k.p + ib * k.sb + i % pb->hkv * k.sh;
-    float *scale = pl->scale + i * pb->nk, longest = 0.0f, step = 0.0f;
-    int8_t *tmp = (int8_t *)scratch + (size_t)omp_get_thread_num() * attn_round((size_t)attn_width_i8(pb->d));
-    attn_pack_i8(pl->mk, kept, pb->d, keys, k.sn, idx, pl->key + (size_t)i * pl->key_bytes, scale, tmp);
-    for (int64_t j = 0; j < kept; j++) {
-      const float *key = keys + idx[j] * k.sn, length = sqrtf(pl->mk->dot(pb->d, key, key));
-      if (!(scale[j] < INFINITY) && wild < 0) wild = i * pb->nk + j;
-      pl->longest[i * pb->nk + j] = longest = length > longest ? length : longest;
-      pl->step[i * pb->nk + j] = step = scale[j] > step ? scale[j] : step;
+#pragma omp parallel num_threads(pb->threads)
+  {
+    int8_t *tmp = (int8_t *)scratch + (size_t)omp_get_thread_num() * row;
+#pragma omp for schedule(static) reduction(max : wild)
+    for (int64_t task = 0; task < heads * parts; task++) {
+      const int64_t bad = pack_part(pl, k, task / parts, task % parts * PART, tmp);
+      wild = bad > wild ? bad : wild;
     }
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < heads; i++)
+      for (int64_t j = i * pb->nk + 1; j < i * pb->nk + exact->count[i / pb->hkv]; j++) {
+        if (pl->longest[j] < pl->longest[j - 1]) pl->longest[j] = pl->longest[j - 1];
+        if (pl->step[j] < pl->step[j - 1]) pl->step[j] = pl->step[j - 1];
+      }
   }
   exact->built = wild < 0;
   ATTN_FAIL_IF(wild >= 0, ATTN_ERR_NUMERIC, "icescan: key %lld of head %lld holds a NaN or infinity, allowed finite numbers",

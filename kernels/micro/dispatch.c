@@ -125,10 +125,10 @@ void attn_pack_i8(const attn_micro *mk, int64_t n, int64_t d, const float *x, pt
   }
 }
 
-void attn_pack_panels(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
-                      float *out) {
+void attn_pack_panels(const attn_micro *mk, int64_t total, int64_t n, int64_t d, const float *x, ptrdiff_t ld,
+                      const int32_t *idx, float *out) {
   const int64_t w = mk->panel;
-  for (int64_t t0 = 0; t0 < d; t0 += w, out += w * n) {
+  for (int64_t t0 = 0; t0 < d; t0 += w, out += w * total) {
     int64_t cols = d - t0 < w ? d - t0 : w;
     for (int64_t j = 0; j < n; j++) {
       const float *row = x + (idx ? idx[j] : j) * ld + t0;

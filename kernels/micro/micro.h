@@ -129,9 +129,10 @@ const char *attn_isa_name(void);
  *  idx (NULL: 0..n-1) picks the rows. out holds attn_panels(n) * panel * d floats. */
 void attn_pack_transposed(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
                           float scale, float *out);
-/** Packs rows [n, d] as panels of columns: out[(t/panel)*panel*n + j*panel + t%panel] = x[row j][t], zero past d. */
-void attn_pack_panels(const attn_micro *mk, int64_t n, int64_t d, const float *x, ptrdiff_t ld, const int32_t *idx,
-                      float *out);
+/** Packs rows [n, d] as panels of columns of a matrix of `total` rows, whose rows from the first of these on begin at out:
+ *  out[(t/panel)*panel*total + j*panel + t%panel] = x[row j][t], zero past d. */
+void attn_pack_panels(const attn_micro *mk, int64_t total, int64_t n, int64_t d, const float *x, ptrdiff_t ld,
+                      const int32_t *idx, float *out);
 /** Width of quantised rows: n rounded up to a multiple of 4. */
 static inline int64_t attn_width_i8(int64_t n) { return (n + 3) / 4 * 4; }
 /** Quantises rows [n, d] (row stride ld) for gemm_i8 as its rows: out[i * attn_width_i8(d) + t] = 128 + x[row i][t] / scale[i],

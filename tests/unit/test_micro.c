@@ -893,7 +893,9 @@ static void test_pack__any_shape__follows_definition(void **state) {
         fill(x, (source - 1) * ld + d, 40);
         for (int64_t j = 0; j < n; j++) idx[j] = (int32_t)(2 * j + 1);
         attn_pack_transposed(mk, n, d, x, ld, pick ? idx : NULL, 0.5f, t);
-        attn_pack_panels(mk, n, d, x, ld, pick ? idx : NULL, p);
+        const int64_t half = n / 2; /* in two parts */
+        attn_pack_panels(mk, n, half, d, x, ld, pick ? idx : NULL, p);
+        attn_pack_panels(mk, n, n - half, d, pick ? x : x + half * ld, ld, pick ? idx + half : NULL, p + half * mk->panel);
         for (int64_t j = 0; j < attn_panels(mk, n) * w; j++)
           for (int64_t c = 0; c < d; c++) {
             const float want = j < n ? x[(pick ? idx[j] : j) * ld + c] * 0.5f : 0.0f;
