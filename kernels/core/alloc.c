@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static atomic_uint_fast64_t n_calls, fail_countdown;
 static atomic_size_t live, peak;
@@ -21,12 +22,20 @@ static int ordered_to_fail(void) {
   return 0;
 }
 
+/* Large blocks ask for huge pages, so that gathering rows does not wait for address translation. Only a hint. */
+static void ask_for_huge_pages(void *block, size_t n) {
+  enum { PAGE = 1 << 12, HUGE_PAGE = 1 << 21 };
+  const uintptr_t at = ((uintptr_t)block + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+  if (n >= 2 * HUGE_PAGE) (void)madvise((void *)at, n - PAGE, MADV_HUGEPAGE);
+}
+
 void *attn_alloc(size_t n) {
   atomic_fetch_add(&n_calls, 1);
   if (ordered_to_fail()) return NULL;
   /* Not rounded up: AddressSanitizer sees an access one byte past the end. */
   void *block;
   if (n > SIZE_MAX / 2 || posix_memalign(&block, ATTN_ALIGN, n + ATTN_ALIGN) != 0) return NULL;
+  ask_for_huge_pages(block, n);
   memcpy(block, &n, sizeof n);
   size_t now = atomic_fetch_add(&live, n) + n;
   size_t seen = atomic_load(&peak);

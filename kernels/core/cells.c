@@ -113,24 +113,27 @@ void attn_cells_aim(attn_cells *c, const attn_micro *mk, void *tmp) {
 }
 
 void attn_cells_assign(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const int32_t *idx,
-                       int64_t i0, int64_t i1, void *tmp) {
+                       int64_t every, int64_t i0, int64_t i1, void *tmp) {
   const cells_work w = work_in(c, mk, tmp);
   const int64_t rows = i1 - i0, ld = attn_padded(mk, c->cells);
+  int32_t pick[CELLS_BLOCK];
   float best;
-  attn_rows_i8(mk, rows, c->d, k, ks, idx + i0, w.a, w.as);
+  for (int64_t i = 0; i < rows; i++) pick[i] = idx[(i0 + i) * every];
+  attn_rows_i8(mk, rows, c->d, k, ks, pick, w.a, w.as);
   attn_cells_scores(c, mk, rows, w.a, w.as, c->bias, w.score, ld);
   for (int64_t i = 0; i < rows; i++) c->cell[i0 + i] = (int32_t)mk->argmax(c->cells, w.score + i * ld, NULL, &best);
 }
 
-void attn_cells_sort(attn_cells *c, const attn_micro *mk, const int32_t *idx) {
+void attn_cells_sort(attn_cells *c, const attn_micro *mk, const int32_t *idx, int64_t every) {
+  const int64_t keys = (c->kept + every - 1) / every;
   memset(c->start, 0, (size_t)(c->cells + 1) * sizeof *c->start);
-  for (int64_t i = 0; i < c->kept; i++) c->start[c->cell[i] + 1]++;
+  for (int64_t i = 0; i < keys; i++) c->start[c->cell[i] + 1]++;
   c->panel[0] = 0;
   for (int64_t i = 0; i < c->cells; i++) {
     c->panel[i + 1] = c->panel[i] + (int32_t)attn_panels(mk, c->start[i + 1]);
     c->start[i + 1] += c->start[i];
   }
-  for (int64_t i = 0; i < c->kept; i++) c->order[c->start[c->cell[i]]++] = idx[i];
+  for (int64_t i = 0; i < keys; i++) c->order[c->start[c->cell[i]]++] = idx[i * every];
   for (int64_t i = c->cells; i > 0; i--) c->start[i] = c->start[i - 1]; /* each start had moved to its end */
   c->start[0] = 0;
 }

@@ -33,8 +33,8 @@ void attn_cells_carve(attn_cells *c, const attn_micro *mk, void *p, int64_t cell
  *  holds attn_cells_work() bytes.
  *  1. seed: a stratified random key per cell becomes its mean; serial.
  *  2. aim: directions from the means; serial.
- *  3. assign: kept keys [i0, i1), at most CELLS_BLOCK, go to the cell of the nearest direction.
- *  4. sort: order and start from cell; serial, counting sort, stable.
+ *  3. assign: of every `every`-th kept key, keys [i0, i1), at most CELLS_BLOCK, go to the cell of the nearest direction.
+ *  4. sort: order and start of those keys from cell; serial, counting sort, stable.
  *  5. means: of cells [c0, c1).    2-5 again is a step of Lloyd's algorithm.
  *  6. pack: slabs and statistics of cells [c0, c1). finish, serial, ends it. */
 enum { CELLS_BLOCK = 96 };
@@ -42,8 +42,8 @@ size_t attn_cells_work(const attn_micro *mk, int64_t cells, int64_t d);
 void attn_cells_seed(attn_cells *c, const float *k, ptrdiff_t ks, const int32_t *idx, int64_t kept, uint64_t seed);
 void attn_cells_aim(attn_cells *c, const attn_micro *mk, void *tmp);
 void attn_cells_assign(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const int32_t *idx,
-                       int64_t i0, int64_t i1, void *tmp);
-void attn_cells_sort(attn_cells *c, const attn_micro *mk, const int32_t *idx);
+                       int64_t every, int64_t i0, int64_t i1, void *tmp);
+void attn_cells_sort(attn_cells *c, const attn_micro *mk, const int32_t *idx, int64_t every);
 void attn_cells_means(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, int64_t c0, int64_t c1);
 void attn_cells_pack(attn_cells *c, const attn_micro *mk, const float *k, ptrdiff_t ks, const float *v, ptrdiff_t vs,
                      int64_t c0, int64_t c1, void *tmp);

@@ -14,7 +14,7 @@
  * Source  Cells as in inverted-file search (Jegou et al. 2011), near and far field as in the fast multipole method
  *         (Greengard & Rokhlin 1987), the rest our own. k-NN view of attention: Mao et al. 2024 (arXiv:2405.02842).
  * Cost    per query 2 cells d byte products (route) + cells dv (far) + 2 visit cell d (near) multiply-adds; building
- *         (1 + lloyd) cells d byte products per key; cells = n / cell.
+ *         (1 + lloyd / 2) cells d byte products per key; cells = n / cell.
  * Limits  f32; not causal. Below `dense_below` keys it is "dense", bit for bit, and says so (attn_stats.path). */
 #include <math.h>
 #include <omp.h>
@@ -31,7 +31,8 @@
 enum {
   GROUP = ICECELLS_GROUP,
   BLOCK = CELLS_BLOCK, /* keys or queries routed at once */
-  PART = 16            /* cells of a task while building */
+  PART = 16,           /* cells of a task while building */
+  SAMPLE = 2           /* means are improved by every second key; the last step is for all */
 };
 
 typedef struct icecells_plan {
@@ -101,6 +102,12 @@ static attn_status icecells_sizes(const attn_problem *pb, const void *params, at
   return ATTN_OK;
 }
 
+static attn_status icecells_check(const attn_problem *pb, const void *params) {
+  (void)params;
+  ATTN_FAIL_IF(pb->d > 32768, ATTN_ERR_SHAPE, "icecells: d = %lld, allowed up to 32768", (long long)pb->d);
+  return ATTN_OK;
+}
+
 static void *dense_plan_of(const icecells_plan *pl) { return (char *)(uintptr_t)pl + attn_round(sizeof *pl); }
 
 static attn_status icecells_prepare(void *plan, const attn_problem *pb, const void *params) {
@@ -128,22 +135,24 @@ static const float *head_of(attn_view x, const attn_problem *pb, int64_t i) {
   return x.p + i / pb->hkv * x.sb + i % pb->hkv * x.sh;
 }
 
-/* One pass of assignment, sorting and means over all heads; by all threads of a parallel region. Tasks of fixed size, so
+/* One pass of assignment, sorting and means over all heads, of every `every`-th key; by all threads of a parallel region. Tasks of fixed size, so
  * that bits are those of any number of threads. */
-static void lloyd_step(icecells_plan *pl, attn_view k, void *tmp) {
+static void lloyd_step(icecells_plan *pl, attn_view k, int64_t every, void *tmp) {
   const attn_problem *pb = &pl->pb;
-  const int64_t heads = pb->b * pb->hkv, blocks = (pb->nk + BLOCK - 1) / BLOCK, parts = (pl->cells + PART - 1) / PART;
+  const int64_t heads = pb->b * pb->hkv, parts = (pl->cells + PART - 1) / PART;
+  const int64_t blocks = ((pb->nk + every - 1) / every + BLOCK - 1) / BLOCK;
 #pragma omp for schedule(dynamic)
   for (int64_t i = 0; i < heads; i++) attn_cells_aim(&pl->head[i], pl->mk, tmp);
 #pragma omp for schedule(dynamic)
   for (int64_t task = 0; task < heads * blocks; task++) {
-    const int64_t i = task / blocks, i0 = task % blocks * BLOCK, ib = i / pb->hkv, kept = pl->kept[ib];
-    if (i0 < kept)
-      attn_cells_assign(&pl->head[i], pl->mk, head_of(k, pb, i), k.sn, pl->idx + ib * pb->nk, i0,
-                        i0 + BLOCK < kept ? i0 + BLOCK : kept, tmp);
+    const int64_t i = task / blocks, i0 = task % blocks * BLOCK, ib = i / pb->hkv;
+    const int64_t keys = (pl->kept[ib] + every - 1) / every;
+    if (i0 < keys)
+      attn_cells_assign(&pl->head[i], pl->mk, head_of(k, pb, i), k.sn, pl->idx + ib * pb->nk, every, i0,
+                        i0 + BLOCK < keys ? i0 + BLOCK : keys, tmp);
   }
 #pragma omp for schedule(dynamic)
-  for (int64_t i = 0; i < heads; i++) attn_cells_sort(&pl->head[i], pl->mk, pl->idx + i / pb->hkv * pb->nk);
+  for (int64_t i = 0; i < heads; i++) attn_cells_sort(&pl->head[i], pl->mk, pl->idx + i / pb->hkv * pb->nk, every);
 #pragma omp for schedule(dynamic)
   for (int64_t task = 0; task < heads * parts; task++) {
     const int64_t i = task / parts, c0 = task % parts * PART, c1 = c0 + PART < pl->cells ? c0 + PART : pl->cells;
@@ -171,7 +180,7 @@ static attn_status icecells_build(void *plan, attn_view k, attn_view v, const ui
     for (int64_t i = 0; i < heads; i++)
       attn_cells_seed(&pl->head[i], head_of(k, pb, i), k.sn, pl->idx + i / pb->hkv * pb->nk, pl->kept[i / pb->hkv],
                       attn_hash(pb->seed, (uint64_t)i, 0));
-    for (int64_t step = 0; step <= pl->params.lloyd; step++) lloyd_step(pl, k, tmp);
+    for (int64_t step = 0; step <= pl->params.lloyd; step++) lloyd_step(pl, k, step < pl->params.lloyd ? SAMPLE : 1, tmp);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < heads * parts; task++) {
       const int64_t i = task / parts, c0 = task % parts * PART, c1 = c0 + PART < pl->cells ? c0 + PART : pl->cells;
@@ -283,13 +292,14 @@ static const attn_param icecells_table[] = {
 
 const attn_method attn_method_icecells = {
     .name = "icecells",
-    .version = "2",
+    .version = "3",
     .cite = "this project; k-NN attention: arXiv:2405.02842",
     .doc = "near cells of keys exactly, far cells by their means; never more than dense",
     .caps = ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_RANDOMISED | ATTN_CAP_STOCHASTIC |
             ATTN_CAP_CONVERGES | ATTN_CAP_KEYSET,
     .params_size = sizeof(icecells_params),
     .params = icecells_table,
+    .check = icecells_check,
     .sizes = icecells_sizes,
     .prepare = icecells_prepare,
     .build = icecells_build,
