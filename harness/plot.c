@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "harness/cli.h"
+#include "harness/config_shape.h"
 #include "harness/plot_layout.h"
 #include "harness/plot_script.h"
 #include "harness/report_rows.h"
@@ -236,7 +237,8 @@ static int read_facts(store *s, picture *p, ice_err *e) {
   static const char sql[] =
       "SELECT method, max(label) AS label, machine, cores, caches, round(memory_bytes / 1073741824.0, 1) AS gib, os, blas, variant, "
       "group_concat(DISTINCT substr(git_commit, 1, 12) || iif(git_dirty, ' with local changes', '')) AS commits, "
-      "max(examples) AS examples, max(timed_inputs) AS inputs, max(n) AS n, count(DISTINCT seed) AS seeds, min(seed) AS seed "
+      "max(examples) AS examples, max(timed_inputs) AS inputs, max(n) AS n, count(DISTINCT seed) AS seeds, min(seed) AS seed, "
+      "(SELECT iif(max(n) > min(n), min(n) || ' to ' || max(n), max(n)) FROM named) AS sizes "
       "FROM named GROUP BY method";
   char seeds[60], shared[100];
   ICE_TRY(select_rows(s, p, sql, &p->facts, e));
@@ -244,9 +246,13 @@ static int read_facts(store *s, picture *p, ice_err *e) {
   const int one = !strcmp(fact(p, "seeds"), "1");
   (void)snprintf(seeds, sizeof seeds, one ? "seed %.30s" : "mean of %.30s seeds", fact(p, one ? "seed" : "seeds"));
   report_rows_shared_label(&p->facts, 0, p->facts.n, shared, sizeof shared);
-  (void)snprintf(p->subject, sizeof p->subject, "%.80s: %.40s%s%s, model %.60s; %s examples, %s; %s timed inputs of about %s tokens; %s threads, %.16s",
-                 p->group[0], p->group[1], *shared ? ", " : "", shared, p->group[2], fact(p, "examples"), seeds, fact(p, "inputs"), fact(p, "n"),
-                 p->group[3], p->group[4]);
+  if (config_shape_task(p->group[1]))
+    (void)snprintf(p->subject, sizeof p->subject, "%.80s: %.40s%s%s, %.60s, n = %s; %s; %s threads, %.16s", p->group[0], p->group[1],
+                   *shared ? ", " : "", shared, p->group[2], fact(p, "sizes"), seeds, p->group[3], p->group[4]);
+  else
+    (void)snprintf(p->subject, sizeof p->subject, "%.80s: %.40s%s%s, model %.60s; %s examples, %s; %s timed inputs of about %s tokens; %s threads, %.16s",
+                   p->group[0], p->group[1], *shared ? ", " : "", shared, p->group[2], fact(p, "examples"), seeds, fact(p, "inputs"), fact(p, "n"),
+                   p->group[3], p->group[4]);
   (void)snprintf(p->machine, sizeof p->machine, "%.90s, %s cores, %.100s, %s GiB, %.100s", fact(p, "machine"), fact(p, "cores"), fact(p, "caches"),
                  fact(p, "gib"), fact(p, "os"));
   (void)snprintf(p->build, sizeof p->build, "BLAS: %.200s; commit %.100s, %.16s build", fact(p, "blas"), fact(p, "commits"), fact(p, "variant"));
