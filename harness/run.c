@@ -132,6 +132,12 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, in
 
 /* ---- What the user sees. */
 
+/* What was left out of a cell is not shown. */
+static void print_known(const cell_result *res, const char *label, const char *name) {
+  const double v = value_of(res, name);
+  if (isfinite(v)) (void)printf(", %s %.3g", label, v);
+}
+
 static void report(run_state *r, const run_cell *c, const cell_result *res, int64_t wall_ms) {
   char brief[256], name[384], time_text[32];
   measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
@@ -155,9 +161,10 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, int6
   else {
     measure_print_ns(value_of(res, "attention_ns"), time_text, sizeof time_text);
     if (!c->cell->source) (void)printf("accuracy %.4f, ", value_of(res, "accuracy"));
-    (void)printf("attention %s, x vanilla %.2f, x dense %.2f, relative L2 %.2g",
-                 time_text, value_of(res, "speedup_vanilla"), value_of(res, "speedup_dense"),
-                 value_of(res, "rel_l2_error"));
+    (void)printf("attention %s", time_text);
+    print_known(res, "x vanilla", "speedup_vanilla");
+    print_known(res, "x dense", "speedup_dense");
+    print_known(res, "relative L2", "rel_l2_error");
   }
   (void)printf(" (%.1f s)\n", (double)wall_ms * 1e-3);
   (void)fflush(stdout);
