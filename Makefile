@@ -111,7 +111,7 @@ bench: all ## time every attention over n = 1k..256k and draw it (about an hour;
 	@$(BENCH) plot --db $(BENCH_DB) --out plots/out
 
 bench-gate: all ## measure what the kernels are meant to reach (configs/bench/aims.yaml): a benchmark, not a test
-	@$(BENCH) aims configs/bench/aims.yaml --db $(BENCH_DB)
+	@$(BENCH) gate configs/bench/aims.yaml --db $(BENCH_DB)
 
 SHARE := $(DESTDIR)$(PREFIX)/share/icebench
 install: all ## install program, manual page, experiments, checkpoints and tapes (PREFIX=/usr/local)

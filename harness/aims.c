@@ -103,6 +103,8 @@ static int read_table(aims *a, ice_err *e) {
   return yaml_finish(a->doc, e);
 }
 
+int aims_is_one(yaml_doc *doc) { return yaml_find(yaml_root(doc), "aims") != NULL; }
+
 int aims_read(aims *a, const char *path, ice_err *e) {
   *a = (aims){.max_seconds = 20, .limit_seconds = 300, .limit_gib = 8};
   ICE_TRY(yaml_read(path, &a->doc, e));

@@ -45,6 +45,8 @@ typedef struct aims {
 /** Reads the table. ICE_USAGE on any fault but a method that is not registered. */
 int aims_read(aims *a, const char *path, ice_err *e);
 void aims_free(aims *a);
+/** 1 when a document is such a table. */
+int aims_is_one(yaml_doc *doc);
 const char *aim_kind_name(aim_kind k);
 
 typedef struct aim_result {

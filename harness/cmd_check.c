@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "harness/aims.h"
 #include "harness/cli.h"
 #include "harness/config.h"
 #include "harness/recipe.h"
@@ -72,13 +73,26 @@ static int check_training(const char *file, yaml_doc *doc, const char *const *se
   return ICE_OK;
 }
 
+static int check_aims(const char *file, const char *const *set, int json, ice_err *e) {
+  aims a;
+  if (set) return ice_fail(e, ICE_USAGE, "--set %s: %s is a table of aims, which takes no overrides", set[0], file);
+  ICE_TRY(aims_read(&a, file, e));
+  int rc = ICE_OK;
+  if (json)
+    rc = cli_print_json(json_pack("{s:s, s:s, s:i}", "file", file, "kind", "aims", "aims", a.n), e);
+  else
+    (void)printf("%s: ok, %d aims; icebench gate %s measures them\n", file, a.n, file);
+  aims_free(&a);
+  return rc;
+}
+
 static int check_file(const cli_common *common, const char *file, const char *const *set, int json, ice_err *e) {
   yaml_doc *doc;
   ICE_TRY(yaml_read(file, &doc, e));
-  const int training = recipe_is_one(doc);
+  const int training = recipe_is_one(doc), table = aims_is_one(doc);
   int rc = training ? check_training(file, doc, set, json, e) : ICE_OK;
   yaml_close(doc);
-  return training ? rc : check_experiment(common, file, set, json, e);
+  return training ? rc : table ? check_aims(file, set, json, e) : check_experiment(common, file, set, json, e);
 }
 
 /* Every file is looked at; the faults of all but the last one are printed here, that one by the caller. */
@@ -123,7 +137,7 @@ const cli_verb cli_verb_check = {
         "Reads each file, names its first fault with file, line, column, key, value and what is allowed (exit code "
         "2),\n"
         "and otherwise lists the cells it multiplies out to. Runs nothing. Files of trainings (they have a key `out`)\n"
-        "are checked too; icebench train --help tells their keys.\n"
+        "are checked too; icebench train --help tells their keys. So are tables of aims (icebench gate --help).\n"
         "\n"
         "keys of an experiment (defaults):\n"
         "  name                 needed; rows carry it. Letters, digits, '.', '_', '-'\n"

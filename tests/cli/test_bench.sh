@@ -69,24 +69,24 @@ aims:
   - {id: endless, aim: "far too much work", kind: cpu_us, at_most: 1, of: {method: topk, h: 64, n: 131072, d: 128}}
 YAML
 sed -i '/endless/!b;s/^/#/' "$work/aims.yaml"
-run "$ICEBENCH_BIN" aims "$work/aims.yaml" --db "$work/aims.db"
+run "$ICEBENCH_BIN" gate "$work/aims.yaml" --db "$work/aims.db"
 why=""
 [ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
 grep -q 'thousandth of vanilla .*>= 0.001 .*reached  error' "$work/out" && grep -q 'in no time .*not reached' "$work/out" || why="$why lines: $(cat "$work/out")"
 grep -q 'not there .*unsupported: unknown method nonsense' "$work/out" && grep -q '1 of 3 aims reached, 2 measured' "$work/out" || why="$why lines: $(cat "$work/out")"
 stored=$(sql "$work/aims.db" "SELECT c.task, c.status, (SELECT value FROM metric WHERE cell_id = c.id AND name = 'aim_reached'), (SELECT count(*) FROM metric WHERE cell_id = c.id AND name IN ('aim_measured', 'aim_at_least', 'aim_at_most') AND value >= 0) FROM cell c ORDER BY c.id" | tr '\n' ' ')
 [ "$stored" = "aim/easy|ok|1.0|2 aim/hard|ok|0.0|2 aim/absent|unsupported||1 " ] || why="$why stored: $stored"
-run "$ICEBENCH_BIN" aims "$work/aims.yaml" --db "$work/aims.db" --format json
+run "$ICEBENCH_BIN" gate "$work/aims.yaml" --db "$work/aims.db" --format json
 [ "$code" -eq 0 ] && [ "$(grep -c '"measured": [0-9]' "$work/out")" -eq 2 ] || why="$why json: $code $(cat "$work/out" "$work/err")"
 [ "$(sql "$work/aims.db" 'SELECT count(*), (SELECT count(*) FROM history) FROM cell')" = "3|3" ] || why="$why again: $(sql "$work/aims.db" 'SELECT task, attempt FROM attempt')"
 verdict aims__reached_or_not__exit_code_0_and_stored "$why"
 
 sed -i -e '/absent/d;/hard/d;s/^#//;s/limit_seconds: 20/limit_seconds: 1/' "$work/aims.yaml"
-run "$ICEBENCH_BIN" aims "$work/aims.yaml" --db "$work/aims.db" --format json
+run "$ICEBENCH_BIN" gate "$work/aims.yaml" --db "$work/aims.db" --format json
 [ "$code" -eq 0 ] && grep -q '"status": "timeout"' "$work/out" && [ "$(sql "$work/aims.db" "SELECT status FROM cell WHERE task = 'aim/endless'")" = timeout ] && why="" || why="$code $(cat "$work/out" "$work/err")"
-why="$why$(complains 2 "--only = nothing, allowed easy, endless" aims "$work/aims.yaml" --only nothing)"
-why="$why$(complains 2 "needs one file" aims)"
-why="$why$(complains 2 "No such file" aims "$work/none.yaml")"
+why="$why$(complains 2 "--only = nothing, allowed easy, endless" gate "$work/aims.yaml" --only nothing)"
+why="$why$(complains 2 "needs one file" gate)"
+why="$why$(complains 2 "No such file" gate "$work/none.yaml")"
 verdict aims__too_long_or_unknown__one_line "$why"
 
 exit $failed

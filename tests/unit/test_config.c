@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <ftw.h>
 
+#include "harness/aims.h"
 #include "harness/config.h"
 #include "harness/recipe.h"
 #include "harness/registry/registry.h"
@@ -391,7 +392,11 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
   ice_err e = {0};
   if (type != FTW_F || !dot || strcmp(dot, ".yaml") != 0) return 0;
   int rc = yaml_read(path, &doc, &e);
-  if (rc == ICE_OK) rc = recipe_is_one(doc) ? recipe_read(doc, &r, &e) : config_load(path, NULL, &x, &e);
+  if (rc == ICE_OK && aims_is_one(doc)) {
+    aims table;
+    rc = aims_read(&table, path, &e);
+    if (rc == ICE_OK) aims_free(&table);
+  } else if (rc == ICE_OK) rc = recipe_is_one(doc) ? recipe_read(doc, &r, &e) : config_load(path, NULL, &x, &e);
   config_free(&x);
   yaml_close(doc);
   if (rc != ICE_OK) fail_msg("%s", e.text);

@@ -319,7 +319,7 @@ static void test_draw__faults__named(void **state) {
   has(e.text, "svg, png, pdf");
   o.terminal = "svg", o.figure = "../../etc/passwd";
   assert_int_equal(plot_draw(s, &o, &e), ICE_USAGE);
-  has(e.text, "accuracy-time, error-k, error-time, speedup-k");
+  has(e.text, "accuracy-time, error-k, error-time, recall-time, speedup-k, time-n");
 }
 
 static void test_draw__without_gnuplot__says_what_to_install(void **state) {

@@ -1,4 +1,4 @@
-/* cmd_aims.c - verb `aims`: each aim of a table in a child process of its own; measured, judged, printed, stored. */
+/* cmd_gate.c - verb `gate`: each aim of a table in a child process of its own; measured, judged, printed, stored. */
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
@@ -60,7 +60,7 @@ static int read_result(const char *text, const aim *a, aim_result *r) {
 /* ---- One aim. */
 
 static int ask_child(const aims *table, const aim *a, const char *self, const char *file, aim_result *r, ice_err *e) {
-  const char *const argv[] = {self, "aims", file, "--only", a->id, "--format", "json", NULL};
+  const char *const argv[] = {self, "gate", file, "--only", a->id, "--format", "json", NULL};
   const run_limits limits = {.seconds = table->limit_seconds, .gib = table->limit_gib, .result_bytes = RESULT_BYTES};
   const stats_interval none = {NAN, NAN, NAN};
   run_outcome o = {0};
@@ -195,7 +195,7 @@ static int run_one(const aims *table, const char *id, int json, ice_err *e) {
   return ice_fail(e, ICE_USAGE, "--only = %s, allowed %s", id, known);
 }
 
-static int aims_main(const cli_common *common, int argc, char **argv, ice_err *e) {
+static int gate_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
   const char *file = NULL, *only = NULL, *format = "text";
   const cli_option spec[] = {
@@ -204,7 +204,7 @@ static int aims_main(const cli_common *common, int argc, char **argv, ice_err *e
   int files = 0, json = 0;
   ICE_TRY(cli_parse(argc, argv, spec, &file, 1, &files, e));
   ICE_TRY(cli_format(format, &json, e));
-  if (files != 1) return ice_fail(e, ICE_USAGE, "aims: needs one file, e.g. icebench aims configs/bench/aims.yaml");
+  if (files != 1) return ice_fail(e, ICE_USAGE, "gate: needs one file, e.g. icebench gate configs/bench/aims.yaml");
   ICE_TRY(aims_read(&table, file, e));
   int rc;
   if (only) {
@@ -221,11 +221,11 @@ static int aims_main(const cli_common *common, int argc, char **argv, ice_err *e
   return rc;
 }
 
-const cli_verb cli_verb_aims = {
-    .name = "aims",
+const cli_verb cli_verb_gate = {
+    .name = "gate",
     .summary = "measure what the kernels are meant to reach",
     .help =
-        "usage: icebench aims FILE.yaml [--only ID] [--format text|json]\n\n"
+        "usage: icebench gate FILE.yaml [--only ID] [--format text|json]\n\n"
         "Measures every aim of a table: two pieces of work timed round by round beside each other, in a child process per\n"
         "aim; prints what was measured with its 95 % interval, the aim, and whether it was reached, and stores that as\n"
         "experiment bench-gate (metrics aim_measured, aim_at_least or aim_at_most, aim_reached). A benchmark, not a test:\n"
@@ -236,8 +236,8 @@ const cli_verb cli_verb_aims = {
         "kinds: rate (flops of `of` over those of sgemm), speedup (time of `over` / of `of`), share (its inverse), exponent\n"
         "(growth of time from n of `over` to n of `of`), cpu_us (CPU microseconds per query). Keys: see the example.\n\n"
         "examples:\n"
-        "  icebench aims configs/bench/aims.yaml --db results/bench.db\n"
-        "  icebench aims configs/bench/aims.yaml --only dense-threads\n\n"
+        "  icebench gate configs/bench/aims.yaml --db results/bench.db\n"
+        "  icebench gate configs/bench/aims.yaml --only dense-threads\n\n"
         "exit codes: 0 it ran, 2 bad file, 8 database, 130/143 interrupted\n",
-    .main = aims_main,
+    .main = gate_main,
 };
