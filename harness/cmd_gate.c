@@ -76,8 +76,10 @@ static int ask_child(const aims *table, const aim *a, const char *self, const ch
 
 static void print_line(const aim *a, const aim_result *r) {
   char measured[96] = "-", need[96] = "";
-  if (isfinite(r->measured.value))
+  if (isfinite(r->measured.lo))
     (void)snprintf(measured, sizeof measured, "%.3g [%.3g, %.3g]", r->measured.value, r->measured.lo, r->measured.hi);
+  else if (isfinite(r->measured.value)) /* of fewer than six rounds */
+    (void)snprintf(measured, sizeof measured, "%.3g", r->measured.value);
   if (isfinite(r->rel_l2_error) && !isnan(a->need_error)) (void)snprintf(need, sizeof need, "  error %.3g", r->rel_l2_error);
   if (isfinite(r->recall) && !isnan(a->need_recall)) (void)snprintf(need, sizeof need, "  recall %.4f", r->recall);
   (void)printf("%-74s %22s  %s %-5.4g ", a->text, measured, isnan(a->least) ? "<=" : ">=", isnan(a->least) ? a->most : a->least);

@@ -80,7 +80,7 @@ static void test_measure__every_kind__gives_numbers(void **state) {
   (void)state;
   aims a;
   ice_err e = {0};
-  const char *text = "rounds: 2\nwarmup: 0\naims:\n"
+  const char *text = "rounds: 6\nwarmup: 0\naims:\n" /* fewer have no interval */
                      "  - {id: a, aim: t, kind: rate, at_least: 0, " OF "}\n"
                      "  - {id: b, aim: t, kind: speedup, at_least: 0, " OF ", " OVER "}\n"
                      "  - {id: c, aim: t, kind: share, at_least: 0, need: {rel_l2_error: 0.5}, " OF ", " OVER "}\n"
