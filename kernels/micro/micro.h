@@ -36,7 +36,7 @@ typedef struct attn_micro {
   /** One key block of online softmax on `rows` rows of base-2 logits s (row stride lds): for the first n[i] columns
    *  (n = NULL: cols) updates the running maximum m[i] and the lane-wise sums l[i*16 ..], multiplies the width floats
    *  of o's row i by 2^(m_old - m_new) when m grew, replaces s by 2^(s - m), and zeroes columns n[i]..cols-1.
-   *  Start with m = -inf, l = 0, o = 0. */
+   *  Start with m = -inf, l = 0, o = 0. o may be NULL when width is 0. */
   void (*softmax_block)(int64_t rows, int64_t cols, float *s, ptrdiff_t lds, const int32_t *n, float *m, float *l,
                         float *o, ptrdiff_t ldo, int64_t width);
 
