@@ -130,6 +130,7 @@ static json_t *json_row(const attn_report *r, const measure_row *row) {
   (void)json_object_set_new(o, "params", json_loads(row->json, 0, NULL));
   (void)json_object_set_new(o, "status", json_string(status_of(row)));
   (void)json_object_set_new(o, "reason", row->status == ATTN_OK ? json_null() : json_string(row->reason));
+  (void)json_object_set_new(o, "path", row->cost && row->cost->path ? json_string(row->cost->path) : json_null());
   add_metrics(r, row, 0, o);
   (void)json_object_set_new(o, "accuracy", json_null()); /* of a model only */
   (void)json_object_set_new(o, "retention", json_null());
@@ -236,6 +237,8 @@ static void fill_text(const attn_report *r, const measure_row *row, text_cell *c
   (void)snprintf(c[0], TEXT_WIDTH, "%s", row->method->name);
   measure_brief(row->method, row->params, c[1], TEXT_WIDTH);
   if (row->status != ATTN_OK) return;
+  const size_t used = strlen(c[1]);
+  if (row->cost->path) (void)snprintf(c[1] + used, TEXT_WIDTH - used, "%s(as %s)", used ? " " : "", row->cost->path);
   const store_metric *t = find(metric, "attention_ns");
   measure_print_ns(t->value, mid, sizeof mid);
   measure_print_ns(t->lo, lo, sizeof lo);

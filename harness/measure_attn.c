@@ -83,6 +83,7 @@ static void add_cost(measure_cost *sum, const measure_cost *one) {
   for (int p = 0; p < MEASURE_PHASES; p++) sum->times.ns[p] = one->times.ns[p] < 0 ? -1 : sum->times.ns[p] + one->times.ns[p];
   sum->pairs += one->pairs;
   if (one->bytes > sum->bytes) sum->bytes = one->bytes;
+  if (one->path) sum->path = one->path; /* of a tape: in some call at least */
 }
 
 /* measure_entrant.pass: every problem of the set once. */

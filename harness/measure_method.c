@@ -54,7 +54,8 @@ attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, in
     if (cost)
       cost[v] = (measure_cost){.times = {{build + query, build + late, query - late, -1}},
                                .pairs = s->pairs,
-                               .bytes = mm->need.plan + mm->need.scratch + index};
+                               .bytes = mm->need.plan + mm->need.scratch + index,
+                               .path = s->path};
   }
   if (m->release) m->release(mm->plan);
   return status;

@@ -34,7 +34,8 @@ void measure_method_close(measure_method *mm);
 typedef struct measure_cost {
   measure_times times;
   uint64_t pairs;
-  uint64_t bytes; /* plan + scratch + what build allocated */
+  uint64_t bytes;   /* plan + scratch + what build allocated                       */
+  const char *path; /* "dense" when the method chose to be dense attention, or NULL */
 } measure_cost;
 
 /** Builds once, then forwards every variant, starting with `first`, into out ([b, h, nq, dv], one after the other in

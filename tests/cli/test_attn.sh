@@ -33,6 +33,14 @@ for i in 3 4; do is "$(field "$work/out" $i mass) > $(field "$work/out" $((i - 1
 grep -q '"k": 16' "$work/out" || why="$why no k = 16"
 verdict sweep__late_parameter__shares_the_build "$why"
 
+run "$ICEBENCH_BIN" attn --synth clustered:h=1,n=512,d=32 --methods dense,icecells --set 'icecells.dense_below=256|1024' --rounds 1 --format json
+why=""
+[ "$(field "$work/out" 2 path)" = null ] && [ "$(field "$work/out" 3 path)" = '"dense"' ] || why="paths: $(grep '"path"' "$work/out") $(cat "$work/err")"
+is "$(field "$work/out" 2 rel_l2_error) > 0 && $(field "$work/out" 3 rel_l2_error) == 0" || why="$why errors: $(grep '"rel_l2_error"' "$work/out")"
+run "$ICEBENCH_BIN" attn --synth clustered:h=1,n=64,d=8 --methods icecells --rounds 1
+grep -q '^icecells  *(as dense)' "$work/out" || why="$why text: $(cat "$work/out")"
+verdict path__a_method_that_is_dense__says_so "$why"
+
 run "$ICEBENCH_BIN" attn --synth "$synth,causal=1" --methods dense,topk --set topk.k=512 --rounds 1 --format json
 is "$(field "$work/out" 2 rel_l2_error) < 1e-5 && $(field "$work/out" 2 mass) > 0.99999" && why="" || why="exit code $code: $(cat "$work/out" "$work/err")"
 verdict causal__all_keys__is_exact "$why"

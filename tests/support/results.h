@@ -18,6 +18,8 @@ typedef struct results_row {
   uint64_t seed;
   int64_t examples;
   int partial;
+  int64_t n;     /* 0: 1,032 */
+  double recall; /* 0: unknown */
 } results_row;
 void results_put(store *s, const results_row *row);
 

@@ -132,6 +132,41 @@ static void test_draw__several_tasks__a_picture_each(void **state) {
   lacks(file("e-lra_text-error-k.dat"), "iceformer");
 }
 
+static void put_tensors(const char *experiment, const char *method, int64_t n, double ms, double dense) {
+  results_put(s, &(results_row){.experiment = experiment, .task = "synth/clustered", .method = method, .params = "{}", .accuracy = NAN, .ms = ms,
+                                .vanilla = NAN, .dense = dense, .error = 0.1, .mass = 0.9, .seed = 1, .examples = 1, .n = n, .recall = 0.75});
+}
+
+static void test_draw__tensors_of_several_lengths__time_over_length_with_the_crossing(void **state) {
+  (void)state;
+  put_tensors("g", "dense", 1024, 1, 1);
+  put_tensors("g", "dense", 4096, 16, 1);
+  put_tensors("g", "icecells", 1024, 2, 0.5);
+  put_tensors("g", "icecells", 4096, 8, 2); /* half way on the logarithmic axes: as fast at 2,048, in 4 ms */
+  put_tensors("g", "iceformer", 1024, 0.5, 2);
+  put_tensors("g", "iceformer", 4096, 4, 4); /* always faster: no crossing */
+  const plot_options o = options("g");
+  draw(&o);
+  const char *t = file("g-time-n.dat");
+  has(t, "\ticecells\ticecells\t2048.0\t4.0\tNaN\t4.0\t2,000\n");
+  has(t, "\tdense\tdense\t4096\t16.0\t16.0\tNaN\tNaN\n");
+  assert_null(strstr(strstr(t, "2,000") + 5, ",000")); /* one crossing */
+  assert_true(exists("g-time-n.svg"));
+  assert_false(exists("g-error-time.svg") || exists("g-recall-time.svg") || exists("g-speedup-k.svg")); /* these would mix lengths */
+  has(file("g-time-n.gp"), "n = 1024 to 4096");
+}
+
+static void test_draw__tensors_of_one_length__frontiers(void **state) {
+  (void)state;
+  put_tensors("h", "dense", 1024, 1, 1);
+  put_tensors("h", "icecells", 1024, 2, 0.5);
+  const plot_options o = options("h");
+  draw(&o);
+  assert_true(exists("h-error-time.svg") && exists("h-recall-time.svg"));
+  assert_false(exists("h-time-n.svg"));
+  has(file("h-recall-time.dat"), "\ticecells\ticecells\t2.0\t75.0\t90.0\t");
+}
+
 /* --- rows ----------------------------------------------------------------------------------------------------------------- */
 
 static void test_rows__methods__in_registry_order_k_ascending(void **state) {
@@ -344,6 +379,8 @@ int main(void) {
       TEST(test_draw__script__draws_the_picture_again),
       TEST(test_draw__png_and_pdf__have_their_form),
       TEST(test_draw__several_tasks__a_picture_each),
+      TEST(test_draw__tensors_of_several_lengths__time_over_length_with_the_crossing),
+      TEST(test_draw__tensors_of_one_length__frontiers),
       TEST(test_rows__methods__in_registry_order_k_ascending),
       TEST(test_rows__seeds__are_averaged),
       TEST(test_rows__other_parameters_that_vary__name_the_series),
