@@ -46,10 +46,10 @@ typedef struct icecells_plan {
   attn_cells *head;  /* [b * hkv] */
 } icecells_plan;
 
-/* Cells of 24 keys up to 16,384 keys, then wider ones: of order sqrt(n) cells and keys in a cell, neither routing nor
- * visiting grows out of proportion. */
+/* Cells of 24 keys up to 65,536 keys, then wider ones: with of order sqrt(n) cells and keys in a cell neither routing nor
+ * visiting grows out of proportion, but wide cells cost accuracy. */
 static int64_t cells_of(const attn_problem *pb, const icecells_params *p) {
-  const double n = (double)pb->nk, grown = n > 16384.0 ? 24.0 * sqrt(n / 16384.0) : 24.0;
+  const double n = (double)pb->nk, grown = n > 65536.0 ? 24.0 * sqrt(n / 65536.0) : 24.0;
   const int64_t size = p->cell ? p->cell : (int64_t)grown;
   return (pb->nk + size - 1) / size;
 }
@@ -280,7 +280,7 @@ static const char *const stop_choices[] = {"estimate", "bound", NULL};
 
 #define P(field) .key = #field, .offset = offsetof(icecells_params, field)
 static const attn_param icecells_table[] = {
-    {P(cell), .doc = "mean number of keys in a cell; 0: 24, growing as sqrt(n) beyond 16,384 keys", .type = ATTN_P_INT, .dflt = 0, .min = 0, .max = 4096},
+    {P(cell), .doc = "mean number of keys in a cell; 0: 24, growing as sqrt(n) beyond 65,536 keys", .type = ATTN_P_INT, .dflt = 0, .min = 0, .max = 4096},
     {P(lloyd), .doc = "steps of Lloyd's algorithm after the first assignment", .type = ATTN_P_INT, .dflt = 1, .min = 0, .max = 20},
     {P(dense_below), .doc = "fewer keys than this: dense attention", .type = ATTN_P_INT, .dflt = 512, .min = 0, .max = 1e9},
     {P(visit), .doc = "most cells a query visits", .type = ATTN_P_INT, .late = 1, .dflt = 8, .min = 1, .max = 1e9},
@@ -292,7 +292,7 @@ static const attn_param icecells_table[] = {
 
 const attn_method attn_method_icecells = {
     .name = "icecells",
-    .version = "3",
+    .version = "4",
     .cite = "this project; k-NN attention: arXiv:2405.02842",
     .doc = "near cells of keys exactly, far cells by their means; never more than dense",
     .caps = ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_RANDOMISED | ATTN_CAP_STOCHASTIC |
