@@ -439,14 +439,14 @@ static const char *const stop_choices[] = {"estimate", "bound", NULL};
 static const attn_param icescan_table[] = {
     {P(dense_below), .doc = "fewer keys than this: dense attention", .type = ATTN_P_INT, .dflt = 1024, .min = 0, .max = 1e9},
     {P(visit), .doc = "most stretches of 32 keys that a query asks for", .type = ATTN_P_INT, .late = 1, .dflt = 1e9, .min = 1, .max = 1e9},
-    {P(mass), .doc = "share of the softmax mass at which choosing stops; 1: only visit counts", .type = ATTN_P_REAL, .late = 1, .dflt = 0.99, .min = 0, .max = 1},
+    {P(mass), .doc = "share of the softmax mass at which choosing stops; 1: only visit counts", .type = ATTN_P_REAL, .late = 1, .dflt = 0.9, .min = 0, .max = 1},
     {P(stop), .doc = "mass counts as estimated, or for certain, by a bound", .type = ATTN_P_CHOICE, .late = 1, .dflt = 0, .choices = stop_choices},
     {.key = NULL}};
 #undef P
 
 const attn_method attn_method_icescan = {
     .name = "icescan",
-    .version = "1",
+    .version = "2",
     .cite = "this project; 8-bit scan: arXiv:1702.08734",
     .doc = "all keys in 8 bits, then the stretches that matter exactly",
     .caps = ATTN_CAP_CAUSAL | ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_STOCHASTIC | ATTN_CAP_CONVERGES |
