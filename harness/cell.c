@@ -299,7 +299,7 @@ typedef struct judge {
 static int watch_keys(const judge *j, const measure_inputs *in, quality_keys *keys, ice_err *e) {
   const attn_problem *pb = &in->pb;
   const void *params = j->c->params;
-  attn_stats st = {.on_keys = quality_on_keys, .ctx = keys};
+  attn_stats st = {.on_keys = quality_on_keys, .ctx = keys, .missing = keys->missing};
   measure_method mm;
   float *o = attn_alloc((size_t)(pb->b * pb->h * pb->nq * pb->dv) * sizeof *o);
   if (!o) return ice_fail(e, ICE_INTERNAL, "out of memory for outputs");
@@ -360,7 +360,7 @@ static void describe(const cell *c, cell_result *out) {
 }
 
 static int measure(cell *c, cell_result *out, ice_err *e) {
-  quality q = {NAN, NAN, NAN, NAN};
+  quality q = {NAN, NAN, NAN, NAN, NAN};
   measure_result result;
   measure_columns columns;
   ICE_TRY(predict(c, out, e));

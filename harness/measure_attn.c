@@ -243,7 +243,7 @@ static int judge_problem(judge *j, const measure_tensors *t, const quality_ref *
   quality_keys keys;
   measure_method mm;
   ICE_TRY(quality_keys_create(&keys, pb, e));
-  attn_stats st = {.on_keys = set ? quality_on_keys : NULL, .ctx = &keys};
+  attn_stats st = {.on_keys = set ? quality_on_keys : NULL, .ctx = &keys, .missing = keys.missing};
   watch_begin(j->watch, row->method->name, "build and forward");
   attn_status status = measure_method_open(&mm, row->method, &params, 1, &t->in);
   if (status == ATTN_OK) {

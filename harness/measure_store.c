@@ -18,7 +18,7 @@ static store_metric plain(const char *name, double value) {
 
 void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, const measure_cost *cost,
                      const quality *q, store_metric *out) {
-  const quality none = {NAN, NAN, NAN, NAN};
+  const quality none = {NAN, NAN, NAN, NAN, NAN};
   if (!q) q = &none;
   int i = 0;
   out[i++] = metric("attention_ns", measure_median(r, c.own, MEASURE_ATTENTION));
@@ -31,6 +31,7 @@ void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, 
   out[i++] = plain("rel_l2_error", q->rel_l2_error);
   out[i++] = plain("mass", q->mass);
   out[i++] = plain("recall", q->recall);
+  out[i++] = plain("mass_bound", q->mass_bound);
   out[i++] = plain("pairs", cost ? (double)cost->pairs : NAN);
   out[i++] = plain("peak_bytes", cost ? (double)cost->bytes : NAN);
   out[i++] = plain("rounds", c.own >= 0 ? (double)r->rounds : NAN);

@@ -85,7 +85,9 @@ int quality_keys_create(quality_keys *s, const attn_problem *pb, ice_err *e) {
   *s = (quality_keys){.b = pb->b, .h = pb->h, .nq = pb->nq};
   s->row = calloc(rows + 1, sizeof *s->row);
   s->count = calloc(rows + 1, sizeof *s->count);
-  if (s->row && s->count) return ICE_OK;
+  s->missing = malloc((rows + 1) * sizeof *s->missing);
+  for (size_t i = 0; s->missing && i < rows; i++) s->missing[i] = -1.0f;
+  if (s->row && s->count && s->missing) return ICE_OK;
   quality_keys_destroy(s);
   return ice_fail(e, ICE_INTERNAL, "out of memory for the key sets of %zu rows", rows);
 }
@@ -94,6 +96,8 @@ void quality_keys_destroy(quality_keys *s) {
   for (int64_t i = 0; s->row && i < s->b * s->h * s->nq; i++) free(s->row[i]);
   free(s->row);
   free(s->count);
+  free(s->missing);
+  s->missing = NULL;
   s->row = NULL;
   s->count = NULL;
 }
@@ -152,6 +156,7 @@ static int by_id(const void *a, const void *b) {
 typedef struct row_result {
   double diff2, ref2, mass, recall;
   int visible; /* 1: it sees a key */
+  int broken;  /* 1: it leaves out more mass than was said */
 } row_result;
 
 /* Mass and recall of one row's keys; returns 0 when the set is impossible. scores [nk] is working memory. */
@@ -222,6 +227,9 @@ int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_
       if (!res || !scores) continue;
       compare_row(ref, out, ib, ih, iq, res + i);
       if (keys && !judge_row(ref, ib, ih, iq, keys->row[i], keys->count[i], k, scores, res + i)) bad = 1;
+      /* 1e-4: what the rounding of scores and of their log-sum-exp does to a mass. */
+      if (keys && keys->missing[i] >= 0.0f && res[i].visible)
+        res[i].broken = 1.0 - res[i].mass > (double)keys->missing[i] + 1e-4;
     }
     free(scores);
   }
@@ -232,6 +240,12 @@ int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_
                               "the method reported a key that is out of range, not visible, or reported "
                               "twice for one row");
   }
+  for (int64_t i = 0; i < rows; i++)
+    if (res[i].broken) {
+      const double left = 1.0 - res[i].mass, said = (double)keys->missing[i];
+      free(res);
+      return ice_fail(e, ICE_INTERNAL, "row %lld leaves out %.6g of the mass, the method said at most %.6g", (long long)i, left, said);
+    }
   for (int64_t i = 0; i < rows; i++) {
     s->l2 += sqrt(res[i].diff2);
     s->diff2 += res[i].diff2;
@@ -240,6 +254,9 @@ int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_
     s->mass += res[i].mass;
     s->recall += res[i].recall;
     s->set_rows++;
+    if (keys->missing[i] < 0.0f) continue;
+    s->bound += 1.0 - (double)keys->missing[i];
+    s->bound_rows++;
   }
   s->rows += rows;
   free(res);
@@ -254,16 +271,19 @@ void quality_merge(quality_sums *to, const quality_sums *from) {
   to->recall += from->recall;
   to->rows += from->rows;
   to->set_rows += from->set_rows;
+  to->bound += from->bound;
+  to->bound_rows += from->bound_rows;
 }
 
 quality quality_of(const quality_sums *s) {
-  quality q = {NAN, NAN, NAN, NAN};
+  quality q = {NAN, NAN, NAN, NAN, NAN};
   if (s->rows) q.l2_error = s->l2 / (double)s->rows;
   if (s->ref2 > 0.0) q.rel_l2_error = sqrt(s->diff2 / s->ref2);
   if (s->set_rows) {
     q.mass = s->mass / (double)s->set_rows;
     q.recall = s->recall / (double)s->set_rows;
   }
+  if (s->bound_rows) q.mass_bound = s->bound / (double)s->bound_rows;
   return q;
 }
 

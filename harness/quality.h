@@ -8,6 +8,8 @@
  *   mass          mean over rows of sum_{j used} exp(scale q.k_j - lse), lse over all visible keys
  *   recall        mean over rows of |used with one of the k_i best scores| / k_i,  k_i = min(k, visible keys)
  *
+ *   mass_bound    mean over rows of the mass that the method guarantees, 1 - attn_stats.missing; checked row by row
+ *
  * k is the method's parameter `k`; a method without one is measured against the best set as large as its own. Scores
  * that differ by less than the rounding of a dot product count as ties. A row that sees no key has no mass and no
  * recall. All sums run in double. Source of the definitions: DESIGN.md "What is measured". */
@@ -39,6 +41,7 @@ typedef struct quality_keys {
   int64_t b, h, nq;
   int32_t **row;  /* [b, h, nq], owned; NULL for a row without keys */
   int32_t *count; /* [b, h, nq] */
+  float *missing; /* [b, h, nq] for attn_stats.missing; -1 where the method said nothing */
   atomic_int bad; /* a row out of range was reported, or memory was out */
 } quality_keys;
 
@@ -50,16 +53,17 @@ void quality_on_keys(void *ctx, int64_t ib, int64_t ih, int64_t iq, const int32_
 /** Sums that may run over several inputs and layers. Start with zeros. */
 typedef struct quality_sums {
   double l2, diff2, ref2; /* sums over rows of ||o - o_dense||, its square, ||o_dense||^2 */
-  double mass, recall;
-  int64_t rows, set_rows; /* rows compared; rows with visible keys of methods with key sets */
+  double mass, recall, bound;
+  int64_t rows, set_rows, bound_rows; /* rows compared; rows with visible keys of methods with key sets; those with a bound */
 } quality_sums;
 
 typedef struct quality {
-  double l2_error, rel_l2_error, mass, recall; /* NAN: undefined */
+  double l2_error, rel_l2_error, mass, recall, mass_bound; /* NAN: undefined */
 } quality;
 
 /** Adds the outputs of a pass and (keys not NULL) the key sets that made them, judged against the best k (0: as many as
- *  the row used). ICE_INTERNAL when a set is impossible: keys out of range, invisible or reported twice. */
+ *  the row used). ICE_INTERNAL when a set is impossible: keys out of range, invisible or reported twice, or when a row
+ *  leaves out more mass than the method said. */
 int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_keys *keys, int64_t k, ice_err *e);
 /** Adds sums to sums. */
 void quality_merge(quality_sums *to, const quality_sums *from);

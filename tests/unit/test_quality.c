@@ -218,6 +218,35 @@ static void test_keys__impossible_sets__are_refused(void **state) {
   free(f);
 }
 
+/* A bound of the mass left out counts where it is given, and must hold in every row. */
+static void test_missing__bounds__are_averaged_and_checked(void **state) {
+  (void)state;
+  fixture *f = fixture_make(0, 0);
+  for (int64_t j = 1; j < B * HKV * NK; j++) memcpy(f->k + j * D, f->k, D * sizeof(float)); /* every key has mass 1/NK */
+  quality_ref ref;
+  assert_int_equal(quality_ref_create(&ref, &f->in, NULL), ICE_OK);
+  for (int broken = 0; broken < 2; broken++) {
+    quality_keys keys;
+    quality_sums sums = {0}, twice = {0};
+    ice_err e = {0};
+    assert_int_equal(quality_keys_create(&keys, &f->in.pb, NULL), ICE_OK);
+    for (int64_t i = 0; i < ROWS; i++) quality_on_keys(&keys, i / NQ / H, i / NQ % H, i % NQ, (int32_t[]){1, 2}, 2);
+    keys.missing[0] = 1.0f;
+    keys.missing[5] = (float)(NK - 2) / NK - (broken ? 0.01f : 0.0f);
+    assert_int_equal(quality_add(&sums, &ref, quality_ref_out(&ref), &keys, 0, &e), broken ? ICE_INTERNAL : ICE_OK);
+    if (broken)
+      assert_non_null(strstr(e.text, "row 5 leaves out"));
+    else {
+      quality_merge(&twice, &sums), quality_merge(&twice, &sums);
+      assert_true(fabs(quality_of(&twice).mass_bound - (0.0 + 2.0 / NK) / 2) < 1e-6);
+    }
+    quality_keys_destroy(&keys);
+  }
+  assert_true(isnan(quality_of(&(quality_sums){.rows = 1, .set_rows = 1}).mass_bound));
+  quality_ref_destroy(&ref);
+  free(f);
+}
+
 static void test_ref__out_of_memory__fails_cleanly(void **state) {
   (void)state;
   fixture *f = fixture_make(0, 1);
@@ -246,6 +275,7 @@ int main(void) {
       cmocka_unit_test(test_errors__known_shift__equals_hand_computed_norms),
       cmocka_unit_test(test_recall__equal_scores__count_as_ties),
       cmocka_unit_test(test_keys__impossible_sets__are_refused),
+      cmocka_unit_test(test_missing__bounds__are_averaged_and_checked),
       cmocka_unit_test(test_ref__out_of_memory__fails_cleanly),
       cmocka_unit_test(test_of__nothing_added__is_undefined),
   };
