@@ -50,9 +50,9 @@ void dci_carve(dci *x, const dci_shape *shape, const attn_micro *mk, const float
   x->projection = attn_carve(&at, padded(keys, (size_t)(shape->comp * shape->simp), sizeof(float)));
 }
 
-/* A list that keeps `limit` of n keys takes in as many again, or a tile, before it is cut. */
+/* A list that keeps `limit` of n keys takes in as many again, or a tile, before the next tile makes it cut. */
 static int64_t list_room(int64_t limit, int64_t n) {
-  const int64_t more = limit > DCI_COLS ? limit : DCI_COLS;
+  const int64_t more = (limit > DCI_COLS ? limit : DCI_COLS) + DCI_COLS;
   return n - limit < more ? n : limit + more;
 }
 static size_t list_bytes(int64_t room) { return attn_mul(2, padded((size_t)room, 1, sizeof(float))); }
@@ -137,11 +137,8 @@ double dci_square(int64_t d, const float *v) {
 
 void dci_close(const attn_micro *mk, dci_list *l) {
   if (l->count <= l->limit) return;
-  mk->select_best(l->count, l->limit, l->score, l->id);
+  l->floor = mk->select_best(l->count, l->limit, l->score, l->id);
   l->count = l->limit, l->cut = 1;
-  float least = l->score[0];
-  for (int64_t i = 1; i < l->count; i++) least = l->score[i] < least ? l->score[i] : least;
-  l->floor = least;
 }
 
 void dci_add(const attn_micro *mk, dci_list *l, int64_t n, const float *score, float unit, int32_t first, const int32_t *ids) {

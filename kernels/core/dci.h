@@ -40,6 +40,7 @@ typedef struct dci {
   const float *direction;            /* [comp * simp, d + 1] unit vectors, shared by indices of a head */
   const float *row;                  /* the caller's keys, which must outlive searches: rows of this stride, */
   ptrdiff_t stride;
+  const double *square;              /* |key|^2 by position: dci_square() of each */
   const int32_t *idx;                /* [n] of which these are indexed; "rank" counts along idx */
   int64_t n;                         /* keys */
   int depths;                        /* levels in use; 0 for an empty index */
@@ -108,8 +109,9 @@ void dci_work_split(dci_work *w, int64_t k, int64_t beam, int64_t most);
 /** Fills direction [comp * simp, d + 1] with random unit vectors. */
 void dci_directions(const dci_shape *shape, uint64_t seed, float *direction);
 /** The phases, for the caller's parallel loops: begin; for depth 1 .. depths-1: assign all ranks, place, fill all parts;
- *  finish. row: keys of this stride; idx [n]: positions of the keys to index. seed draws the levels. */
-void dci_begin(dci *x, const float *row, ptrdiff_t stride, const int32_t *idx, int64_t n, uint64_t seed);
+ *  finish. row: keys of this stride, square: their squared norms; idx [n]: positions of the keys to index. seed draws the
+ *  levels. */
+void dci_begin(dci *x, const float *row, ptrdiff_t stride, const double *square, const int32_t *idx, int64_t n, uint64_t seed);
 /** Finds the parents of keys of this depth among ranks [r0, r1). Reads only what phases of smaller depths wrote. */
 void dci_assign(dci *x, int depth, int64_t r0, int64_t r1, dci_work *w);
 void dci_place(dci *x, int depth);

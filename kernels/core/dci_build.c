@@ -24,11 +24,12 @@ void dci_directions(const dci_shape *s, uint64_t seed, float *direction) {
 
 /* --- maps --------------------------------------------------------------------------------------------------------- */
 
-/* c T_K(v) = [v; sqrt(c^2 - |v|^2)] in the scale of the index: element t at out[t * step]. */
-static void map_key(const dci *x, const float *v, float *out, ptrdiff_t step) {
+/* c T_K = [key; sqrt(c^2 - |key|^2)] of the key at this position, in the scale of the index: element t at out[t * step]. */
+static void map_key(const dci *x, int32_t id, float *out, ptrdiff_t step) {
   const int64_t d = x->shape.d;
+  const float *v = x->row + id * x->stride;
   const float unit = ldexpf(1.0f, -x->exponent);
-  const double c = (double)x->norm, n = ldexp(sqrt(dci_square(d, v)), -x->exponent), rest = (c - n) * (c + n);
+  const double c = (double)x->norm, n = ldexp(sqrt(x->square[id]), -x->exponent), rest = (c - n) * (c + n);
   for (int64_t t = 0; t < d; t++) out[t * step] = v[t] * unit;
   out[d * step] = rest > 0.0 ? (float)sqrt(rest) : 0.0f;
 }
@@ -45,7 +46,7 @@ static int64_t set_aside(dci *x) {
   int64_t count[KINDS] = {0}, below = 0, above = 0;
   double most[KINDS] = {0.0}, square = 0.0;
   for (int64_t r = 0; r < x->n; r++) {
-    const double s = dci_square(x->shape.d, x->row + x->idx[r] * x->stride);
+    const double s = x->square[x->idx[r]];
     const int e = exponent_of(s) - EXPONENT_MIN;
     x->depth[r] = e;
     count[e]++;
@@ -97,14 +98,14 @@ static void draw_levels(dci *x, int64_t keys, uint64_t seed) {
 static void fill_cell(dci *x, int64_t s0, int64_t s1) {
   const int64_t d = x->shape.d, count = s1 - s0, lists = x->shape.comp * x->shape.simp;
   float *slab = x->slab + s0 * (d + 1), *projection = x->projection + s0;
-  for (int64_t s = s0; s < s1; s++) map_key(x, x->row + x->id[s] * x->stride, slab + s - s0, count);
+  for (int64_t s = s0; s < s1; s++) map_key(x, x->id[s], slab + s - s0, count);
   x->mk->gemm(lists, count, d + 1, x->direction, d + 1, 1, slab, count, x->mk->panel, projection, x->n, 0);
   for (int64_t i = 0; i < lists; i++)
     for (int64_t j = 0; j < count; j++) projection[i * x->n + j] *= x->inverse;
 }
 
-void dci_begin(dci *x, const float *row, ptrdiff_t stride, const int32_t *idx, int64_t n, uint64_t seed) {
-  x->row = row, x->stride = stride, x->idx = idx, x->n = n;
+void dci_begin(dci *x, const float *row, ptrdiff_t stride, const double *square, const int32_t *idx, int64_t n, uint64_t seed) {
+  x->row = row, x->stride = stride, x->square = square, x->idx = idx, x->n = n;
   x->depths = x->exponent = 0;
   x->norm = x->inverse = 0.0f;
   memset(x->level, 0, sizeof x->level);
@@ -128,7 +129,7 @@ void dci_assign(dci *x, int depth, int64_t r0, int64_t r1, dci_work *w) {
     int64_t found = 0;
     for (; r0 < r1 && found < w->probes; r0++) {
       if (x->depth[r0] != depth) continue;
-      map_key(x, x->row + x->idx[r0] * x->stride, w->row + found * (x->shape.d + 1), 1);
+      map_key(x, x->idx[r0], w->row + found * (x->shape.d + 1), 1);
       w->who[found] = (int32_t)found;
       rank[found++] = (int32_t)r0;
     }

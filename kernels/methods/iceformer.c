@@ -49,6 +49,7 @@ typedef struct iceformer_plan {
   int64_t ranges;          /* indices per key head */
   int32_t *idx;            /* [b, nk] kept positions */
   int64_t *kept;           /* [b] */
+  double *square;          /* [b * hkv, nk] squared norms of the kept keys, by position */
   float *direction;        /* [b * hkv, comp * simp, d + 1] */
   dci *index;              /* [b * hkv, ranges] */
   attn_view k, v;
@@ -149,6 +150,7 @@ static attn_status iceformer_sizes(const attn_problem *pb, const void *params, a
   size_t plan = attn_round(sizeof(iceformer_plan));
   plan = attn_add(plan, attn_round(attn_mul(attn_mul(b, (size_t)pb->nk), sizeof(int32_t))));
   plan = attn_add(plan, attn_round(attn_mul(b, sizeof(int64_t))));
+  plan = attn_add(plan, attn_round(attn_mul(attn_mul(heads, (size_t)pb->nk), sizeof(double))));
   plan = attn_add(plan, attn_round(attn_mul(attn_mul(heads, (size_t)(shape.comp * shape.simp)), (size_t)(pb->d + 1) * sizeof(float))));
   plan = attn_add(plan, attn_round(attn_mul(attn_mul(heads, (size_t)ranges_of(pb)), sizeof(dci))));
   need->plan = attn_add(plan, attn_mul(heads, index_bytes(pb, &shape)));
@@ -164,6 +166,7 @@ static attn_status iceformer_prepare(void *plan, const attn_problem *pb, const v
   char *at = (char *)plan + attn_round(sizeof *pl);
   pl->idx = attn_carve(&at, (size_t)(pb->b * pb->nk) * sizeof(int32_t));
   pl->kept = attn_carve(&at, (size_t)pb->b * sizeof(int64_t));
+  pl->square = attn_carve(&at, (size_t)(heads * pb->nk) * sizeof(double));
   pl->direction = attn_carve(&at, (size_t)(heads * row) * sizeof(float));
   pl->index = attn_carve(&at, (size_t)(heads * pl->ranges) * sizeof(dci));
   for (int64_t i = 0; i < heads * pl->ranges; i++) {
@@ -180,6 +183,7 @@ static attn_status iceformer_prepare(void *plan, const attn_problem *pb, const v
 typedef struct job { /* one index to build */
   dci *x;
   const float *keys;
+  const double *square;
   const int32_t *idx;
   int64_t n;
   uint64_t seed;
@@ -190,7 +194,7 @@ static job job_of(const iceformer_plan *pl, int64_t i) {
   const int64_t head = i / pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv, kept = pl->kept[ib];
   const span range = range_at(pb, i % pl->ranges);
   const uint64_t seed = attn_hash(pb->seed, (uint64_t)head, KEY_LEVELS);
-  job j = {.x = &pl->index[i], .keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .idx = pl->idx + ib * pb->nk};
+  job j = {.x = &pl->index[i], .keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .square = pl->square + head * pb->nk, .idx = pl->idx + ib * pb->nk};
   if (!pb->causal) {
     j.n = kept, j.seed = attn_hash(seed, 0, 0);
     return j;
@@ -201,15 +205,19 @@ static job job_of(const iceformer_plan *pl, int64_t i) {
   return j;
 }
 
-static attn_status check_keys(const iceformer_plan *pl) {
+/* Norms of the kept keys; refuses those that are not finite. */
+static attn_status measure_keys(const iceformer_plan *pl) {
   const attn_problem *pb = &pl->pb;
   const int64_t rows = pb->b * pb->hkv * pb->nk;
   int64_t bad = rows;
 #pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(min : bad)
   for (int64_t row = 0; row < rows; row++) {
     const int64_t ib = row / (pb->hkv * pb->nk), ih = row / pb->nk % pb->hkv, r = row % pb->nk;
-    if (r < pl->kept[ib] && !attn_all_finite(pb->d, pl->k.p + ib * pl->k.sb + ih * pl->k.sh + pl->idx[ib * pb->nk + r] * pl->k.sn))
-      bad = row < bad ? row : bad;
+    if (r >= pl->kept[ib]) continue;
+    const int32_t id = pl->idx[ib * pb->nk + r];
+    const double square = dci_square(pb->d, pl->k.p + ib * pl->k.sb + ih * pl->k.sh + id * pl->k.sn);
+    if (!isfinite(square)) bad = row < bad ? row : bad; /* finite keys have finite squares in double */
+    pl->square[(ib * pb->hkv + ih) * pb->nk + id] = square;
   }
   ATTN_FAIL_IF(bad < rows, ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld holds a NaN or infinity, allowed finite numbers",
                (long long)pl->idx[bad / (pb->hkv * pb->nk) * pb->nk + bad % pb->nk], (long long)(bad / pb->nk % pb->hkv));
@@ -227,7 +235,7 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
   pl->built = 0, pl->k = k, pl->v = v;
   for (int64_t ib = 0; ib < pb->b; ib++)
     pl->kept[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
-  ATTN_TRY(check_keys(pl));
+  ATTN_TRY(measure_keys(pl));
   const int64_t indices = pb->b * pb->hkv * pl->ranges, chunks = (widest_of(pb) + CHUNK - 1) / CHUNK;
 #pragma omp parallel num_threads(pb->threads)
   {
@@ -235,7 +243,7 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < indices; i++) {
       const job j = job_of(pl, i);
-      dci_begin(j.x, j.keys, k.sn, j.idx, j.n, j.seed);
+      dci_begin(j.x, j.keys, k.sn, j.square, j.idx, j.n, j.seed);
     }
     for (int depth = 1; depth < pl->shape.levels; depth++) {
 #pragma omp for schedule(dynamic)

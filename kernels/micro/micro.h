@@ -105,8 +105,9 @@ typedef struct attn_micro {
   int64_t (*sift)(int64_t n, const float *s, float unit, float floor, int32_t first, const int32_t *ids, float *score,
                   int32_t *id);
   /** Moves the k largest of n finite scores, and their ids, to the front; their order is kept. Ties: the lower id. Ids are
-   *  distinct and >= 0. k >= n leaves all as it is. Places from k on hold anything afterwards; written in whole vectors. */
-  void (*select_best)(int64_t n, int64_t k, float *score, int32_t *id);
+   *  distinct and >= 0. k >= n leaves all as it is. Places from k on hold anything afterwards; written in whole vectors.
+   *  Returns a number that every kept score reaches and none of the others exceeds; -inf when all are kept. */
+  float (*select_best)(int64_t n, int64_t k, float *score, int32_t *id);
   /** y[t] = sum of w[i] * x[row[i]*ld + t], t < width; the terms of even i, then those of odd i. y must not overlap x. */
   void (*weigh_rows)(int64_t n, const float *w, const int32_t *row, const float *x, ptrdiff_t ld, int64_t width, float *y);
 

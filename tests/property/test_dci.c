@@ -23,6 +23,7 @@ typedef struct bench {
   dci_work w;
   int64_t n;
   float *keys, *direction; /* [n, d]; [comp * simp, d + 1] */
+  double *square;          /* [n] */
   int32_t *idx;
   void *memory, *scratch;
 } bench;
@@ -46,6 +47,7 @@ static void bench_make(bench *b, dci_shape shape, int64_t n, uint64_t seed, doub
   b->keys = take((size_t)(n * shape.d + 1) * sizeof(float));
   b->idx = take((size_t)(n + 1) * sizeof(int32_t));
   b->direction = take((size_t)(shape.comp * shape.simp * (shape.d + 1)) * sizeof(float));
+  b->square = take((size_t)(n + 1) * sizeof(double));
   b->memory = take(dci_bytes(&shape, n));
   b->scratch = take(dci_work_bytes(&shape, n, 5));
   for (int64_t i = 0; i < n; i++) {
@@ -59,7 +61,8 @@ static void bench_make(bench *b, dci_shape shape, int64_t n, uint64_t seed, doub
 }
 static void bench_build(bench *b, uint64_t seed) {
   const int64_t d = b->x.shape.d;
-  dci_begin(&b->x, b->keys, d, b->idx, b->n, seed);
+  for (int64_t i = 0; i < b->n; i++) b->square[i] = dci_square(d, b->keys + i * d);
+  dci_begin(&b->x, b->keys, d, b->square, b->idx, b->n, seed);
   for (int depth = 1; depth < b->x.depths; depth++) {
     for (int64_t r0 = 0; r0 < b->n; r0 += 7) dci_assign(&b->x, depth, r0, r0 + 7 < b->n ? r0 + 7 : b->n, &b->w);
     dci_place(&b->x, depth);
@@ -68,7 +71,7 @@ static void bench_build(bench *b, uint64_t seed) {
   dci_finish(&b->x);
 }
 static void bench_free(bench *b) {
-  attn_free(b->keys), attn_free(b->idx), attn_free(b->direction), attn_free(b->memory), attn_free(b->scratch);
+  attn_free(b->keys), attn_free(b->square), attn_free(b->idx), attn_free(b->direction), attn_free(b->memory), attn_free(b->scratch);
 }
 
 /* --- candidates of one cell --------------------------------------------------------------------------------------- */
@@ -347,7 +350,8 @@ static void test_tree__levels__as_many_keys_as_the_draw_expects(void **state) {
   for (uint64_t seed = 0; seed < SEEDS; seed++) {
     bench b;
     bench_make(&b, shape_of(3, 1, 1, 3), N, seed, 0.0);
-    dci_begin(&b.x, b.keys, 3, b.idx, N, seed);
+    for (int64_t i = 0; i < N; i++) b.square[i] = 1.0;
+    dci_begin(&b.x, b.keys, 3, b.square, b.idx, N, seed);
     for (int t = 0; t < 3; t++) sum[t] += (double)(b.x.level[t + 1] - b.x.level[t]);
     bench_free(&b);
   }

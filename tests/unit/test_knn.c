@@ -119,11 +119,12 @@ static void test_select_best__any_data__the_k_best_in_their_order(void **state) 
       before[i] = score[i], old[i] = id[i], hit[i] = (attn_hit){score[i], id[i]};
     }
     attn_select(hit, n, k);
-    mk->select_best(n, k, score, id);
+    const float bar = mk->select_best(n, k, score, id);
     int64_t at = 0;
     for (int64_t i = 0; i < n; i++) {
       int chosen = k >= n || k == 0;
       for (int64_t j = 0; j < k && j < n; j++) chosen |= hit[j].id == old[i];
+      if (!(chosen ? before[i] >= bar : before[i] <= bar)) fail_msg("trial %d: bar %g, score %g", trial, (double)bar, (double)before[i]);
       if (!chosen) continue;
       if (memcmp(&score[at], &before[i], sizeof(float)) != 0 || id[at] != old[i])
         fail_msg("trial %d: n=%d k=%d: place %d holds %g of %d, expected %g of %d", trial, (int)n, (int)k, (int)at, (double)score[at], id[at], (double)before[i], old[i]);
