@@ -354,6 +354,13 @@ static void attend(const iceformer_call *c, int64_t ib, int64_t ih, int64_t iq, 
     c->st->lse[(ib * pb->h + ih) * pb->nq + iq] = l->count ? (float)(factor * (double)top + log((double)sum)) : -INFINITY;
 }
 
+/* Of a task of `rows` queries, [from, *to) see the same complete blocks; returns how many keys these hold. */
+static int64_t same_blocks(const iceformer_scratch *sc, int64_t rows, int64_t from, int64_t *to) {
+  const int64_t full = sc->visible[from] / BLOCK * BLOCK;
+  for (*to = from; *to < rows && sc->visible[*to] / BLOCK * BLOCK == full;) ++*to;
+  return full;
+}
+
 /* Queries [i0, i0 + rows) of head (ib, ih). */
 static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t i0, int64_t rows, iceformer_scratch *sc, uint64_t *pairs) {
   const iceformer_plan *pl = c->pl;
@@ -373,18 +380,21 @@ static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t
     w->best[i].count = 0, w->best[i].floor = -INFINITY;
   }
   if (!pb->causal) add_tree(c, &f, index, idx, pl->kept[ib], 0, rows, sc);
-  for (int64_t from = 0, to; pb->causal && from < rows; from = to) { /* queries of the same complete blocks */
-    const int64_t full = sc->visible[from] / BLOCK * BLOCK;
-    for (to = from; to < rows && sc->visible[to] / BLOCK * BLOCK == full;) to++;
+  for (int64_t from = 0, to; pb->causal && from < rows; from = to) {
+    const int64_t full = same_blocks(sc, rows, from, &to);
     span range = {0, widest_of(pb)};
     for (; range.width >= BLOCK; range.width /= 2) {
       if (!(full & range.width)) continue;
       add_tree(c, &f, index + range_number(pb, range), idx + range.begin, range.width, from, to, sc);
       range.begin += range.width;
     }
-    scan_tail(c, keys, idx, full, from, to, sc, pairs);
   }
   dci_search(w, active, f.tree, f.trees, c->k, &c->budget, pairs);
+  /* The tails last: few of their keys are among the best by then. */
+  for (int64_t from = 0, to; pb->causal && from < rows; from = to) {
+    const int64_t full = same_blocks(sc, rows, from, &to);
+    scan_tail(c, keys, idx, full, from, to, sc, pairs);
+  }
   for (int64_t i = 0; i < rows; i++) attend(c, ib, ih, i0 + i, i, sc);
 }
 
