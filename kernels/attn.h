@@ -4,6 +4,7 @@
  *
  *     check -> sizes -> prepare -> build -> forward ... forward -> release
  *                                  ^ again for new keys and values
+ *                                  (append between calls of forward, for keys and values that arrive one by one)
  *
  * Shapes  b batch, h query heads, hkv key heads (h a multiple of hkv: grouped query), nq queries, nk keys,
  *         d query and key width, dv value width. Tensors are [b, h, n, d]; the last axis is dense, the
@@ -144,6 +145,13 @@ typedef struct attn_method {
   /** Frees only what prepare and build acquired; the plan memory is the caller's. NULL plan is fine. */
   void (*release)(void *plan);
   const attn_training *training; /* NULL: cannot be trained */
+  /** Optional (NULL: only build): decoding with an index that stays. Rows [m, n) of the views given to build are valid now
+   *  and join the keys, for every batch entry and head; m is the n of the call before, or after build the end of the last
+   *  key that kmask kept in any batch entry. Masked keys before m stay out. nk is the capacity: m <= n <= nk, else
+   *  ATTN_ERR_SHAPE. Cheap when amortised over many calls; what forward gives depends on the keys and on where build
+   *  ended, not on how the rest was cut into calls. May allocate, as build may; not beside forward. On error the plan is
+   *  as it was. */
+  attn_status (*append)(void *plan, int64_t n, void *scratch);
 } attn_method;
 
 /** Text of the last error of this thread: one line, with the offending value and what is allowed. Never NULL. */

@@ -6,12 +6,16 @@
  * Causal  Row i may depend on keys <= i only, and so may the index it uses. The kept keys are cut into blocks of 128. A query
  *         scans the keys after its last complete block directly; the complete blocks before it are covered by indices over
  *         ranges of 1, 2, 4, ... blocks, those of the binary digits of their number. Each index is built in bulk from its
- *         own range, so later keys cannot move it.
+ *         own range, so later keys cannot move it. A query searches them as one forest: `beam` cells in all.
+ * Append  Keys that arrive after build are cut into blocks too. The complete ones are covered by the same binary counter of
+ *         indices beside the one that build made; each key is indexed anew log2(n / 128) times at most. A query searches them
+ *         as one forest, `beam` cells for each index of it, and scans the incomplete block.
  * Scale   Queries are scaled by a power of two to a norm in [1/2, 1), as the index does with its keys: rounding is that of
  *         ordinary numbers for any finite input, and results do not change when keys grow as queries shrink.
  * Source  Mao et al. 2024 (arXiv:2405.02842), Li & Malik 2017 (arXiv:1703.00440).
- * Cost    per query about beam * levels * n^(1/levels) products of width d, and k of width dv; building the same per key with
- *         build_beam; plan = one copy of the keys + comp*simp + 9 numbers per key (causal: log2(n/128)/2 + 1 copies).
+ * Cost    per query about beam * (levels - 1) * n^(1/levels) products of width d, and k of width dv; building the same per key
+ *         with build_beam and one level less; plan = one copy of the keys + comp*simp + 9 numbers per key (causal:
+ *         log2(n/128)/2 + 1 copies); scratch per thread = lists for 256 queries + 5 simp + 10 numbers per key.
  * Limits  f32. A zero query, or keys all zero, take the first k visible keys. NaN or infinite keys and queries are refused. */
 #include <math.h>
 #include <omp.h>
@@ -32,6 +36,7 @@ enum {
   TASK = 256,  /* queries of a task, searched together */
   CHUNK = 512, /* keys of a task looking for parents   */
   PARTS = 8,   /* tasks that copy the keys of an index */
+  WIDTHS = 20, /* BLOCK << WIDTHS exceeds any nk */
   KEY_DIRECTIONS = 1,
   KEY_LEVELS
 };
@@ -53,6 +58,9 @@ typedef struct iceformer_plan {
   float *direction;        /* [b * hkv, comp * simp, d + 1] */
   dci *index;              /* [b * hkv, ranges] */
   attn_view k, v;
+  int64_t start, length;   /* positions covered by build, and by now */
+  dci *grown;              /* [b * hkv, WIDTHS] indices of appended blocks, one per width; NULL before the first append */
+  void *store[WIDTHS];     /* their memory, all heads of a width; NULL before it is needed */
 } iceformer_plan;
 
 /* --- ranges ------------------------------------------------------------------------------------------------------- */
@@ -87,6 +95,13 @@ static int64_t widest_of(const attn_problem *pb) {
   if (!pb->causal) return pb->nk;
   while (2 * width <= pb->nk) width *= 2;
   return width <= pb->nk ? width : 0;
+}
+
+/* Of an appended range: log2 of its blocks. */
+static int order_of(int64_t width) {
+  int order = 0;
+  while (BLOCK << order < width) order++;
+  return order;
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
@@ -189,39 +204,79 @@ typedef struct job { /* one index to build */
   uint64_t seed;
 } job;
 
-static job job_of(const iceformer_plan *pl, int64_t i) {
+/* The i-th of all indices that build makes; or, where `appended` is not empty, that of head i over these appended keys. */
+static job job_of(const iceformer_plan *pl, span appended, int64_t i) {
   const attn_problem *pb = &pl->pb;
-  const int64_t head = i / pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv, kept = pl->kept[ib];
-  const span range = range_at(pb, i % pl->ranges);
+  const int64_t head = appended.width ? i : i / pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv, kept = pl->kept[ib];
+  const span range = appended.width ? appended : range_at(pb, i % pl->ranges);
   const uint64_t seed = attn_hash(pb->seed, (uint64_t)head, KEY_LEVELS);
-  job j = {.x = &pl->index[i], .keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .square = pl->square + head * pb->nk, .idx = pl->idx + ib * pb->nk};
-  if (!pb->causal) {
-    j.n = kept, j.seed = attn_hash(seed, 0, 0);
-    return j;
+  job j = {.keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .square = pl->square + head * pb->nk, .idx = pl->idx + ib * pb->nk + range.begin};
+  if (appended.width) {
+    j.x = &pl->grown[head * WIDTHS + order_of(appended.width)];
+    j.idx += kept - (pl->length - pl->start);
+    j.n = range.width;
+  } else {
+    j.x = &pl->index[i];
+    j.n = !pb->causal ? kept : range.begin + range.width <= kept ? range.width : 0;
   }
-  j.idx += range.begin;
-  j.n = range.begin + range.width <= kept ? range.width : 0;
-  j.seed = attn_hash(seed, (uint64_t)range.begin, (uint64_t)range.width);
+  const int all = !pb->causal && !appended.width;
+  j.seed = attn_hash(seed, (uint64_t)range.begin, all ? 0 : (uint64_t)range.width);
   return j;
 }
 
-/* Norms of the kept keys; refuses those that are not finite. */
-static attn_status measure_keys(const iceformer_plan *pl) {
+/* Norms of the kept keys, or of `added` keys behind them; refuses those that are not finite. */
+static attn_status measure_keys(const iceformer_plan *pl, int64_t added) {
   const attn_problem *pb = &pl->pb;
-  const int64_t rows = pb->b * pb->hkv * pb->nk;
+  const int64_t each = added ? added : pb->nk, rows = pb->b * pb->hkv * each;
   int64_t bad = rows;
 #pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(min : bad)
   for (int64_t row = 0; row < rows; row++) {
-    const int64_t ib = row / (pb->hkv * pb->nk), ih = row / pb->nk % pb->hkv, r = row % pb->nk;
-    if (r >= pl->kept[ib]) continue;
-    const int32_t id = pl->idx[ib * pb->nk + r];
+    const int64_t ib = row / (pb->hkv * each), ih = row / each % pb->hkv, r = row % each;
+    if (!added && r >= pl->kept[ib]) continue;
+    const int32_t id = pl->idx[ib * pb->nk + (added ? pl->kept[ib] : 0) + r];
     const double square = dci_square(pb->d, pl->k.p + ib * pl->k.sb + ih * pl->k.sh + id * pl->k.sn);
     if (!isfinite(square)) bad = row < bad ? row : bad; /* finite keys have finite squares in double */
     pl->square[(ib * pb->hkv + ih) * pb->nk + id] = square;
   }
-  ATTN_FAIL_IF(bad < rows, ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld holds a NaN or infinity, allowed finite numbers",
-               (long long)pl->idx[bad / (pb->hkv * pb->nk) * pb->nk + bad % pb->nk], (long long)(bad / pb->nk % pb->hkv));
-  return ATTN_OK;
+  if (bad == rows) return ATTN_OK;
+  const int64_t ib = bad / (pb->hkv * each);
+  ATTN_FAIL_IF(1, ATTN_ERR_NUMERIC, "iceformer: key %lld of head %lld holds a NaN or infinity, allowed finite numbers",
+               (long long)pl->idx[ib * pb->nk + (added ? pl->kept[ib] : 0) + bad % each], (long long)(bad / each % pb->hkv));
+}
+
+static void build_indices(const iceformer_plan *pl, span appended, void *scratch) {
+  const attn_problem *pb = &pl->pb;
+  const int64_t heads = pb->b * pb->hkv, indices = appended.width ? heads : heads * pl->ranges;
+  const int64_t chunks = ((appended.width ? appended.width : widest_of(pb)) + CHUNK - 1) / CHUNK;
+#pragma omp parallel num_threads(pb->threads)
+  {
+    iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < indices; i++) {
+      const job j = job_of(pl, appended, i);
+      dci_begin(j.x, j.keys, pl->k.sn, j.square, j.idx, j.n, j.seed);
+    }
+    for (int depth = 1; depth < pl->shape.levels; depth++) {
+#pragma omp for schedule(dynamic)
+      for (int64_t task = 0; task < indices * chunks; task++) {
+        dci *x = job_of(pl, appended, task / chunks).x;
+        const int64_t r0 = task % chunks * CHUNK, r1 = r0 + CHUNK < x->n ? r0 + CHUNK : x->n;
+        if (depth < x->depths && r0 < x->n) dci_assign(x, depth, r0, r1, &sc.work);
+      }
+#pragma omp for schedule(dynamic)
+      for (int64_t i = 0; i < indices; i++) {
+        dci *x = job_of(pl, appended, i).x;
+        if (depth < x->depths) dci_place(x, depth);
+      }
+#pragma omp for schedule(dynamic)
+      for (int64_t task = 0; task < indices * PARTS; task++) {
+        dci *x = job_of(pl, appended, task / PARTS).x;
+        if (depth < x->depths) dci_fill(x, depth, task % PARTS, PARTS);
+      }
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < indices; i++) dci_finish(job_of(pl, appended, i).x);
+  }
 }
 
 static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
@@ -235,34 +290,61 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
   pl->built = 0, pl->k = k, pl->v = v;
   for (int64_t ib = 0; ib < pb->b; ib++)
     pl->kept[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
-  ATTN_TRY(measure_keys(pl));
-  const int64_t indices = pb->b * pb->hkv * pl->ranges, chunks = (widest_of(pb) + CHUNK - 1) / CHUNK;
-#pragma omp parallel num_threads(pb->threads)
-  {
-    iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < indices; i++) {
-      const job j = job_of(pl, i);
-      dci_begin(j.x, j.keys, k.sn, j.square, j.idx, j.n, j.seed);
-    }
-    for (int depth = 1; depth < pl->shape.levels; depth++) {
-#pragma omp for schedule(dynamic)
-      for (int64_t task = 0; task < indices * chunks; task++) {
-        dci *x = &pl->index[task / chunks];
-        const int64_t r0 = task % chunks * CHUNK, r1 = r0 + CHUNK < x->n ? r0 + CHUNK : x->n;
-        if (depth < x->depths && r0 < x->n) dci_assign(x, depth, r0, r1, &sc.work);
-      }
-#pragma omp for schedule(dynamic)
-      for (int64_t i = 0; i < indices; i++)
-        if (depth < pl->index[i].depths) dci_place(&pl->index[i], depth);
-#pragma omp for schedule(dynamic)
-      for (int64_t task = 0; task < indices * PARTS; task++)
-        if (depth < pl->index[task / PARTS].depths) dci_fill(&pl->index[task / PARTS], depth, task % PARTS, PARTS);
-    }
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < indices; i++) dci_finish(&pl->index[i]);
-  }
+  ATTN_TRY(measure_keys(pl, 0));
+  pl->start = 0;
+  for (int64_t ib = 0; ib < pb->b; ib++)
+    if (pl->kept[ib] && pl->idx[ib * pb->nk + pl->kept[ib] - 1] >= pl->start) pl->start = pl->idx[ib * pb->nk + pl->kept[ib] - 1] + 1;
+  pl->length = pl->start;
+  build_indices(pl, (span){0, 0}, scratch);
   pl->built = 1;
+  return ATTN_OK;
+}
+
+/* --- append ------------------------------------------------------------------------------------------------------- */
+
+/* The appended keys that one index of this width covers when `count` were appended; empty where there is none. */
+static span grown_range(int64_t count, int64_t width) {
+  const int64_t full = count / BLOCK * BLOCK;
+  return full & width ? (span){full & ~(2 * width - 1), width} : (span){0, 0};
+}
+
+/* Memory for the indices of a width, for all heads. */
+static attn_status make_room(iceformer_plan *pl, int64_t width) {
+  const int64_t heads = pl->pb.b * pl->pb.hkv, row = (int64_t)pl->shape.comp * pl->shape.simp * (pl->pb.d + 1);
+  const int order = order_of(width);
+  const size_t each = dci_bytes(&pl->shape, width), all = attn_mul((size_t)heads, each);
+  if (!pl->grown) pl->grown = attn_calloc(attn_mul(attn_mul((size_t)heads, WIDTHS), sizeof *pl->grown));
+  if (pl->grown && !pl->store[order]) {
+    pl->store[order] = attn_alloc(all);
+    for (int64_t i = 0; i < heads && pl->store[order]; i++)
+      dci_carve(&pl->grown[i * WIDTHS + order], &pl->shape, pl->mk, pl->direction + i * row, (char *)pl->store[order] + (size_t)i * each, width);
+  }
+  ATTN_FAIL_IF(!pl->grown || !pl->store[order], ATTN_ERR_NOMEM, "iceformer: no memory for an index of %lld appended keys (%zu bytes)",
+               (long long)width, all);
+  return ATTN_OK;
+}
+
+static attn_status iceformer_append(void *plan, int64_t n, void *scratch) {
+  iceformer_plan *pl = plan;
+  ATTN_FAIL_IF(!pl || !pl->built, ATTN_ERR_ARG, "iceformer: append before build");
+  ATTN_FAIL_IF(!scratch || (uintptr_t)scratch % ATTN_ALIGN, ATTN_ERR_ARG, "iceformer: scratch is null or misaligned");
+  const attn_problem *pb = &pl->pb;
+  ATTN_FAIL_IF(pb->causal, ATTN_ERR_UNSUPPORTED, "iceformer: append to a causal plan; decode with causal = 0, where a query sees all keys so far");
+  ATTN_FAIL_IF(n < pl->length || n > pb->nk, ATTN_ERR_SHAPE, "iceformer: append up to %lld keys, allowed %lld, the keys so far, to %lld, the capacity",
+               (long long)n, (long long)pl->length, (long long)pb->nk);
+  const int64_t added = n - pl->length, before = pl->length - pl->start;
+  if (added == 0) return ATTN_OK;
+  for (int64_t ib = 0; ib < pb->b; ib++) /* behind the kept ones: nothing looks there yet */
+    for (int64_t i = 0; i < added; i++) pl->idx[ib * pb->nk + pl->kept[ib] + i] = (int32_t)(pl->length + i);
+  ATTN_TRY(measure_keys(pl, added));
+  for (int64_t width = BLOCK; width <= before + added; width *= 2)
+    if (grown_range(before + added, width).width) ATTN_TRY(make_room(pl, width));
+  pl->length = n;
+  for (int64_t ib = 0; ib < pb->b; ib++) pl->kept[ib] += added;
+  for (int64_t width = BLOCK; width <= before + added; width *= 2) {
+    const span range = grown_range(before + added, width), old = grown_range(before, width);
+    if (range.width && (!old.width || old.begin != range.begin)) build_indices(pl, range, scratch);
+  }
   return ATTN_OK;
 }
 
@@ -311,6 +393,19 @@ static void add_tree(const iceformer_call *c, forest *f, const dci *x, const int
   while (i < f->trees && f->tree[i].x != x) i++;
   if (i == f->trees) f->tree[f->trees++] = (dci_tree){x, from, to};
   f->tree[i].to = to;
+}
+
+/* All queries of the task search the index that build made, and those of the complete blocks appended since. */
+static void add_all(const iceformer_call *c, forest *f, int64_t head, const int32_t *idx, int64_t kept, int64_t rows, iceformer_scratch *sc) {
+  const iceformer_plan *pl = c->pl;
+  const int64_t count = pl->length - pl->start, base = kept - count;
+  add_tree(c, f, pl->index + head, idx, base, 0, rows, sc);
+  int64_t width = BLOCK;
+  while (2 * width <= count) width *= 2;
+  for (; width >= BLOCK; width /= 2) { /* in order of positions */
+    const span range = grown_range(count, width);
+    if (range.width) add_tree(c, f, pl->grown + head * WIDTHS + order_of(width), idx + base + range.begin, width, 0, rows, sc);
+  }
 }
 
 /* Queries [from, to) of the task score the keys idx[full..visible) directly: one small matrix product. */
@@ -379,7 +474,7 @@ static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t
     if (sc->exponent[i] != ZERO) w->who[active++] = (int32_t)i;
     w->best[i].count = 0, w->best[i].floor = -INFINITY;
   }
-  if (!pb->causal) add_tree(c, &f, index, idx, pl->kept[ib], 0, rows, sc);
+  if (!pb->causal) add_all(c, &f, head, idx, pl->kept[ib], rows, sc);
   for (int64_t from = 0, to; pb->causal && from < rows; from = to) {
     const int64_t full = same_blocks(sc, rows, from, &to);
     span range = {0, widest_of(pb)};
@@ -395,6 +490,7 @@ static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t
     const int64_t full = same_blocks(sc, rows, from, &to);
     scan_tail(c, keys, idx, full, from, to, sc, pairs);
   }
+  if (!pb->causal) scan_tail(c, keys, idx, pl->kept[ib] - (pl->length - pl->start) % BLOCK, 0, rows, sc, pairs);
   for (int64_t i = 0; i < rows; i++) attend(c, ib, ih, i0 + i, i, sc);
 }
 
@@ -422,9 +518,11 @@ static attn_status iceformer_forward(const void *plan, const void *params, attn_
                "iceformer: query stride %td or output stride %td below the widths %lld, %lld", q.sn, out.sn,
                (long long)pb->d, (long long)pb->dv);
   ATTN_TRY(check_queries(pb, q));
+  int64_t indices = 1; /* that each query searches */
+  for (int64_t width = BLOCK; width <= pl->length - pl->start; width *= 2) indices += grown_range(pl->length - pl->start, width).width != 0;
   const iceformer_call c = {.pl = pl,
                             .k = p->k < pb->nk ? p->k : pb->nk,
-                            .budget = {.beam = p->beam ? p->beam : p->k, .visit = p->visit, .retrieve = p->retrieve},
+                            .budget = {.beam = indices * (p->beam ? p->beam : p->k), .visit = p->visit, .retrieve = p->retrieve},
                             .q = q,
                             .out = out,
                             .st = st};
@@ -445,7 +543,14 @@ static attn_status iceformer_forward(const void *plan, const void *params, attn_
   return ATTN_OK;
 }
 
-static void iceformer_release(void *plan) { (void)plan; }
+static void iceformer_release(void *plan) {
+  iceformer_plan *pl = plan;
+  if (!pl) return;
+  attn_free(pl->grown);
+  for (int i = 0; i < WIDTHS; i++) attn_free(pl->store[i]);
+  pl->grown = NULL;
+  memset(pl->store, 0, sizeof pl->store);
+}
 
 static const char *const order_choices[] = {"dci", "l2", NULL};
 #define AT(member) offsetof(iceformer_params, member)
@@ -478,4 +583,5 @@ const attn_method attn_method_iceformer = {
     .build = iceformer_build,
     .forward = iceformer_forward,
     .release = iceformer_release,
+    .append = iceformer_append,
 };
