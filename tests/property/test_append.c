@@ -110,7 +110,8 @@ static void test_append__one_by_one__bits_of_any_other_cut(void **state) {
     for (int64_t n = n0 + 1; n <= NK; n++) {
       hide(&c, &whole, n - 1, n);
       append(&single, n);
-      if (n % 97 != 0 && n != NK && n != n0 + 128 && n != n0 + 127) continue;
+      const int64_t added = n - n0; /* from 130 to 400 the index of 128 keys moves from the first to the third block */
+      if (added != 1 && added != 127 && added != 130 && added != 400 && n != NK) continue;
       append(&jumps, n);
       append(&jumps, n); /* nothing new */
       answer a = ask(&single), b = ask(&jumps);

@@ -431,6 +431,27 @@ static void test_iceformer__k_at_least_n__dense_under_any_budget(void **state) {
     }
 }
 
+/* However narrow the beam, a query opens cells until they hold k keys: every row uses min(k, n). */
+static void test_iceformer__narrow_beam__still_k_keys(void **state) {
+  (void)state;
+  static const char *const settings[] = {"k=8 beam=1", "k=100 beam=2", "k=8 beam=1 levels=3", "k=60 beam=1 levels=4", "k=5 beam=1 levels=3 retrieve=0.05", "k=2000 beam=1"};
+  for (int i = 0; i < 6; i++)
+    for (int causal = 0; causal < 2; causal++) {
+      attn_case c;
+      attn_result r;
+      void *params = subject_params(iceformer(), settings[i]);
+      attn_case_make(&c, (attn_shape){1, 1, 1, 700, 700, 5, 3, causal, 0, 0}, ATTN_CLUSTERED, 3);
+      subject_run(iceformer(), params, &c, ATTN_WANT_KEYS, &r);
+      for (int64_t row = 0; row < r.rows; row++) {
+        const int64_t sees = attn_case_visible(&c, 0, row), k = atoi(settings[i] + 2), want = k < sees ? k : sees;
+        int64_t used = 0;
+        for (int64_t j = 0; j < 700; j++) used += r.keys[row * 700 + j];
+        if (used != want) fail_msg("%s: row %lld uses %lld keys, expected %lld", settings[i], (long long)row, (long long)used, (long long)want);
+      }
+      attn_result_free(&r), attn_case_free(&c), free(params);
+    }
+}
+
 /* Rotating queries and keys together moves no inner product; at full budget the same keys are used. */
 static void test_iceformer__rotation_at_full_budget__same_keys(void **state) {
   (void)state;
@@ -599,6 +620,7 @@ int main(void) {
       cmocka_unit_test(test_tree__levels__as_many_keys_as_the_draw_expects),
       cmocka_unit_test(test_iceformer__everything_visited__keys_are_the_best),
       cmocka_unit_test(test_iceformer__k_at_least_n__dense_under_any_budget),
+      cmocka_unit_test(test_iceformer__narrow_beam__still_k_keys),
       cmocka_unit_test(test_iceformer__rotation_at_full_budget__same_keys),
       cmocka_unit_test(test_iceformer__shared_normalised_keys__own_position_found),
       cmocka_unit_test(test_iceformer__pairs__as_many_as_the_budget_says),
