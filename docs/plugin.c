@@ -3,6 +3,7 @@
  *   gcc -O3 -march=native -fPIC -shared -I. docs/plugin.c -o window.so -lm
  *   icebench attn --synth clustered:n=4096,d=32 --plugin ./window.so --methods dense,window --set 'window.k=32|128'
  *
+ * A method that can also take keys one by one, between calls of forward, fills in `append`; this one leaves it NULL.
  * The example is a sliding window: every query attends to the k nearest visible positions. It needs nothing but
  * kernels/attn.h; that file says what each function may and must do. */
 #include "kernels/attn.h"
