@@ -9,14 +9,14 @@ V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Wvla -Wundef
-CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE $(shell pkg-config --cflags openblas sqlite3 yaml-0.1 jansson libarchive libcurl libmd cmocka 2>/dev/null)
+CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE $(shell pkg-config --cflags openblas sqlite3 yaml-0.1 jansson libarchive libcurl libmd libpng cmocka 2>/dev/null)
 CFLAGS_release := -O3 -g -DNDEBUG
 CFLAGS_debug   := -O1 -g3
 CFLAGS_asan    := -O1 -g3 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DICE_SANITIZED
 CFLAGS_tsan    := -O1 -g3 -fsanitize=thread -DICE_SANITIZED
 CFLAGS_fuzz    := -O1 -g3 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -DICE_SANITIZED
 CFLAGS   := -std=c17 $(WARN) -ffp-contract=off -fopenmp $(CFLAGS_$(VARIANT)) $(EXTRA_CFLAGS)
-LDLIBS   := $(shell pkg-config --libs openblas sqlite3 yaml-0.1 jansson libarchive libcurl libmd 2>/dev/null) -lz -lm
+LDLIBS   := $(shell pkg-config --libs openblas sqlite3 yaml-0.1 jansson libarchive libcurl libmd libpng 2>/dev/null) -lz -lm
 CMOCKA   := -lcmocka
 
 LIBSRC  := $(filter-out harness/main.c,$(wildcard kernels/*.c kernels/*/*.c baselines/*.c models/*.c datasets/*.c harness/*.c harness/*/*.c))

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,20 +20,6 @@ typedef struct extraction {
   FILE *f;
   int64_t done, total;
 } extraction;
-
-/* Removes what an earlier run left. Links in it are removed, not followed. */
-static int remove_tree(char *path, ice_err *e) {
-  char *const roots[] = {path, NULL};
-  struct stat st;
-  if (lstat(path, &st)) return ICE_OK;
-  FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_NOSTAT, NULL);
-  int bad = !fts;
-  for (FTSENT *f; !bad && (f = fts_read(fts));)
-    if (f->fts_info != FTS_D) bad = remove(f->fts_accpath) != 0;
-  const int err = errno;
-  if (fts) (void)fts_close(fts);
-  return bad ? ice_fail(e, ICE_INTERNAL, "%s: cannot be removed: %s", path, strerror(err)) : ICE_OK;
-}
 
 static int cannot_write(const extraction *x, ice_err *e) {
   return ice_fail(e, ICE_INTERNAL, "%s: cannot be written: %s", x->path, strerror(errno));
@@ -104,9 +89,9 @@ int extract_folder(const char *archive, const char *const *folders, const char *
   if (snprintf(x.part, sizeof x.part, "%.*s.%s.part", (int)(base - target), target, base) >= (int)sizeof x.part)
     return ice_fail(e, ICE_USAGE, "%s: the path is too long", target);
   if (lstat(target, &st) == 0) return ice_fail(e, ICE_USAGE, "%s: is there already; remove it, or choose another folder", target);
-  ICE_TRY(remove_tree(x.part, e));
+  ICE_TRY(file_remove_tree(x.part, e));
   int rc = fill(&x, e);
   if (rc == ICE_OK) rc = publish(&x, target, e);
-  if (rc != ICE_OK) (void)remove_tree(x.part, NULL);
+  if (rc != ICE_OK) (void)file_remove_tree(x.part, NULL);
   return rc;
 }

@@ -11,7 +11,16 @@ typedef struct pathfinder_level {
   int contour, distractor;
 } pathfinder_level;
 
-/** pixels [1024] from one stream of random numbers; returns the label, 1 = the discs lie on one curve. */
-int pathfinder_draw(const pathfinder_level *level, attn_rng *rng, unsigned char *pixels);
+enum { PATHFINDER_STROKES = 14, PATHFINDER_SNAKES = 12 }; /* most strokes of a curve, most curves: two targets, then distractors */
+
+/** What a picture shows, in pixels (row, column). */
+typedef struct pathfinder_scene {
+  int snakes, strokes[PATHFINDER_SNAKES];
+  double tail[PATHFINDER_SNAKES][PATHFINDER_STROKES][2], head[PATHFINDER_SNAKES][PATHFINDER_STROKES][2];
+  double disc[2][2];
+} pathfinder_scene;
+
+/** pixels [1024] from one stream of random numbers; returns the label, 1 = the discs lie on one curve. scene may be NULL. */
+int pathfinder_draw(const pathfinder_level *level, attn_rng *rng, unsigned char *pixels, pathfinder_scene *scene);
 
 #endif

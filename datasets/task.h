@@ -24,6 +24,7 @@ typedef struct task_data {
   int32_t *tokens;  /* all ids, one after the other; 0 is a masked position, counted but never computed */
   int64_t *start;   /* [count*inputs + 1]: sequence i of example e is tokens[start[e*inputs+i]] .. */
   int32_t *label;   /* [count], 0 <= label < task->classes                                  */
+  int64_t empty;    /* examples that the set lists but has empty files for, passed over */
   uint64_t hash;    /* XXH3 of the unpacked file the split was read from                    */
   char origin[512]; /* path of the file it was read from                                    */
   int official;     /* 1: official release, 0: generated or stand-in (named so in reports)  */
@@ -65,6 +66,7 @@ typedef struct task {
   int positions;      /* longest sequence the model has positions for = padded length L of the recipe */
   int classes, inputs;
   int64_t official_count[TASK_SPLITS];
+  int64_t may_lack;          /* examples that an official split may have fewer, as upstream has empty files */
   int balanced[TASK_SPLITS]; /* 1: the official split has equally many examples of every class */
   /** Loads a split found below one data root. ICE_DATA when the files are absent or not sane; *absent (not
    *  NULL) is set to 1 only when nothing of the task lies below this root. */

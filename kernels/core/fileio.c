@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -84,6 +85,19 @@ int file_make_dirs(const char *path, ice_err *e) {
     if (stat(part, &st) || !S_ISDIR(st.st_mode)) return ice_fail(e, ICE_INTERNAL, "%s: exists and is not a folder", part);
   }
   return ICE_OK;
+}
+
+int file_remove_tree(const char *path, ice_err *e) {
+  char *const roots[] = {(char *)(uintptr_t)path, NULL};
+  struct stat st;
+  if (lstat(path, &st)) return ICE_OK;
+  FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_NOSTAT, NULL);
+  int bad = !fts;
+  for (FTSENT *f; !bad && (f = fts_read(fts));)
+    if (f->fts_info != FTS_D) bad = remove(f->fts_accpath) != 0;
+  const int err = errno;
+  if (fts) (void)fts_close(fts);
+  return bad ? ice_fail(e, ICE_INTERNAL, "%s: cannot be removed: %s", path, strerror(err)) : ICE_OK;
 }
 
 /* The folder part of path, "." if there is none; returns its length. */

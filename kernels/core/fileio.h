@@ -31,6 +31,9 @@ int file_is_regular(const char *path);
 /** Creates a folder and its missing parents (mode 0777 less umask). ICE_INTERNAL on failure; an existing folder is fine. */
 int file_make_dirs(const char *path, ice_err *e);
 
+/** Removes a file or a folder with all that is in it; links are removed, not followed. Nothing there is fine. */
+int file_remove_tree(const char *path, ice_err *e);
+
 /** A file being written. stream is buffered and may be used with fprintf, fwrite, ...; errors are found by commit. */
 typedef struct file_out {
   FILE *stream;
