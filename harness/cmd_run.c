@@ -21,14 +21,18 @@ static void catch_signals(void) {
 
 static int finish(const cli_common *common, const run_plan *p, const run_summary *sum, ice_err *e) {
   if (!common->quiet)
-    (void)printf("%s: %d cells, %d run (%d ok, %d failed, %d unsupported or skipped), %d there before, %d left; %s\n",
-                 p->x.name, p->n, sum->ran, sum->ok, sum->failed, sum->other, sum->there, sum->left, common->db);
+    (void)printf("%s: %d cells, %d run (%d ok, %d failed, %d unsupported or skipped), %d there before (%d failed), %d left; %s\n",
+                 p->x.name, p->n, sum->ran, sum->ok, sum->failed, sum->other, sum->there, sum->there_failed, sum->left, common->db);
   if (sum->interrupted)
     return ice_fail(e, 128 + (int)stop_signal, "interrupted; %d cells are stored, run the same command to go on",
                     sum->ran + sum->there);
+  char before[80] = "";
+  if (sum->there_failed)
+    (void)snprintf(before, sizeof before, "%d of %d cells failed before; --retry-failed runs them again", sum->there_failed, p->n);
   if (sum->failed)
-    return ice_fail(e, ICE_CELLS_FAILED, "%d of %d cells failed, the first: %s", sum->failed, sum->ran,
-                    sum->first_failure);
+    return ice_fail(e, ICE_CELLS_FAILED, "%d of %d cells failed, the first: %s%s%s", sum->failed, sum->ran,
+                    sum->first_failure, *before ? "; " : "", before);
+  if (*before) return ice_fail(e, ICE_CELLS_FAILED, "%s", before);
   return ICE_OK;
 }
 
@@ -91,7 +95,7 @@ const cli_verb cli_verb_run = {
         "method with vanilla and dense round by round on the same inputs (speed-ups), and compares every attention\n"
         "call with exact attention (L2, mass, recall). Keys of FILE: see `icebench check --help`.\n\n"
         "  --limit N            at most N examples; such rows are marked partial\n"
-        "  --filter KEY=V|W,..  only cells that match: task, model, method, seed, or a parameter\n"
+        "  --filter 'KEY=V|W,..' only cells that match every pair: task, model, method, seed, or a parameter\n"
         "  --set KEY=VALUE      overrides a key of FILE: examples=100, measure.rounds=3, 'topk.k=8|16'; repeatable\n"
         "  --threads T          1..256, instead of the file's\n"
         "  --force              run finished cells again\n"
@@ -100,7 +104,7 @@ const cli_verb cli_verb_run = {
         "  --on-error WORD      continue (default) or stop at the first failed cell\n\n"
         "examples:\n"
         "  icebench run configs/quickstart.yaml --db results/quickstart.db\n"
-        "  icebench run configs/quickstart.yaml --limit 100 --filter method=dense|iceformer,k=16\n\n"
+        "  icebench run configs/quickstart.yaml --limit 100 --filter 'method=topk|iceformer,k=20'\n\n"
         "exit codes: 0 done, 2 usage, 3 some cells failed, 7 data or model missing, 8 database, 130/143 interrupted\n",
     .main = run_main,
 };

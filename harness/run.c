@@ -212,11 +212,13 @@ int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_at
   cli_progress_start(&r.progress, p->x.name, verbose > 0);
   int rc = ICE_OK;
   for (int i = 0; i < p->n && rc == ICE_OK && !should_stop(&r, started); i++) {
-    int done = 0;
+    int done = 0, finished = 1;
     r.seen = i + 1;
     cli_progress_tick(&r.progress, i, p->n, p->cell[i].cell->method->name);
     rc = run_is_done(s, p->cell + i, o, &done, e); /* another run may have been here since the list was made */
+    if (rc == ICE_OK && done) rc = store_has(s, p->cell[i].key, 0, &finished, e);
     out->there += done;
+    out->there_failed += !finished;
     if (rc == ICE_OK && !done) rc = run_one(&r, p->cell + i, e);
   }
   cli_progress_end(&r.progress);

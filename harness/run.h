@@ -77,6 +77,7 @@ double run_guess_bytes(const run_plan *p, const run_cell *c);
 
 typedef struct run_summary {
   int there;                  /* cells that were in the database before */
+  int there_failed;           /* those of them that failed, and were not to be run again */
   int ran, ok, failed, other; /* other: unsupported, skipped */
   int left;                   /* cells not run: time, stop on error, interruption */
   int interrupted;

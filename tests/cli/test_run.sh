@@ -109,9 +109,12 @@ why=""
 verdict limits__seconds__is_a_timeout "$why"
 ice run "$work/y.yaml" --filter method=vanilla
 why=""
-[ "$code" -eq 0 ] && grep -q '1 there before' "$work/out" || why="a failed row was run again: $(cat "$work/out")"
+[ "$code" -eq 3 ] && grep -q '1 there before (1 failed)' "$work/out" || why="a failed row was run again, or forgotten: $code $(cat "$work/out")"
+grep -qx 'icebench: 1 of 1 cells failed before; --retry-failed runs them again' "$work/err" || why="$why $(cat "$work/err")"
 ice run "$work/y.yaml" --filter method=vanilla --retry-failed --set limits.seconds=10000 --set measure.max_seconds=0.1
 [ "$code" -eq 0 ] && [ "$(rows 'status, attempt')" = "ok|2" ] || why="$why $code $(rows 'status, reason, attempt') $(cat "$work/err")"
+ice run "$work/y.yaml" --filter method=vanilla # all is well now
+[ "$code" -eq 0 ] && grep -q '1 there before (0 failed)' "$work/out" || why="$why $code $(cat "$work/out" "$work/err")"
 verdict run__retry_failed__repeats_it "$why"
 # The budget ended the rounds early: the row says after how many.
 done=$(sql "$db" "SELECT CAST(value AS INTEGER) FROM metric JOIN cell ON cell.id = cell_id WHERE name = 'rounds'")
