@@ -7,7 +7,6 @@
 #include "harness/npy.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
-#include "kernels/core/finite.h"
 #include "kernels/core/status.h"
 
 static void set_status(measure_row *row, attn_status status, const char *reason) {
@@ -211,17 +210,6 @@ static int write_row(const measure_row *row, const attn_problem *pb, const char 
   return write_keys(path, pb, keys, quality_k(row->method, row->params), e);
 }
 
-/* NaN or infinity in an output: the place of the first. */
-static attn_status check_finite(const measure_row *row, const attn_problem *pb, const float *o) {
-  const int64_t rows = pb->b * pb->h * pb->nq;
-  for (int64_t i = 0; i < rows; i++)
-    if (!attn_all_finite(pb->dv, o + i * pb->dv))
-      return attn_fail(ATTN_ERR_NUMERIC, "%s: its output is not finite at batch %lld, head %lld, row %lld",
-                       row->method->name, (long long)(i / pb->nq / pb->h), (long long)(i / pb->nq % pb->h),
-                       (long long)(i % pb->nq));
-  return ATTN_OK;
-}
-
 typedef struct judge { /* one row on its way through the set */
   measure_row *row;
   watch *watch;
@@ -251,7 +239,6 @@ static int judge_problem(judge *j, const measure_tensors *t, const quality_ref *
     measure_method_close(&mm);
   }
   watch_end(j->watch);
-  if (status == ATTN_OK) status = check_finite(row, pb, j->o);
   if (status != ATTN_OK) set_status(row, status, attn_last_error());
   int rc = ICE_OK;
   if (status == ATTN_OK) {

@@ -9,6 +9,8 @@
 
 #include "harness/registry/registry.h"
 #include "kernels/core/alloc.h"
+#include "kernels/core/finite.h"
+#include "kernels/core/status.h"
 #include "kernels/core/visible.h"
 #include "kernels/micro/micro.h"
 
@@ -212,8 +214,21 @@ static void compare_row(const quality_ref *r, attn_view out, int64_t ib, int64_t
   }
 }
 
+/* NaN or infinity: the place of the first. */
+static int check_finite(const attn_problem *pb, attn_view o, const char *whose, ice_err *e) {
+  for (int64_t i = 0; i < pb->b * pb->h * pb->nq; i++) {
+    const int64_t iq = i % pb->nq, ih = i / pb->nq % pb->h, ib = i / pb->nq / pb->h;
+    if (!attn_all_finite(pb->dv, o.p + ib * o.sb + ih * o.sh + iq * o.sn))
+      return ice_fail(e, ICE_INTERNAL, "%s output is not finite at batch %lld, head %lld, row %lld (%s)", whose, (long long)ib,
+                      (long long)ih, (long long)iq, attn_status_text(ATTN_ERR_NUMERIC));
+  }
+  return ICE_OK;
+}
+
 int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_keys *keys, int64_t k, ice_err *e) {
   const attn_problem *pb = &ref->in->pb;
+  ICE_TRY(check_finite(pb, out, "its", e));
+  ICE_TRY(check_finite(pb, quality_ref_out(ref), "nothing to compare with: the exact", e));
   const int64_t rows = pb->b * pb->h * pb->nq;
   row_result *res = calloc((size_t)rows + 1, sizeof *res);
   int bad = keys ? keys->bad : 0, starved = !res;

@@ -62,8 +62,8 @@ typedef struct quality {
 } quality;
 
 /** Adds the outputs of a pass and (keys not NULL) the key sets that made them, judged against the best k (0: as many as
- *  the row used). ICE_INTERNAL when a set is impossible: keys out of range, invisible or reported twice, or when a row
- *  leaves out more mass than the method said. */
+ *  the row used). ICE_INTERNAL when an output (or the exact one) is not finite, with its place; when a set is impossible:
+ *  keys out of range, invisible or reported twice; or when a row leaves out more mass than the method said. */
 int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_keys *keys, int64_t k, ice_err *e);
 /** Adds sums to sums. */
 void quality_merge(quality_sums *to, const quality_sums *from);

@@ -90,6 +90,18 @@ run "$ICEBENCH_BIN" attn --q "$x" --k "$work/nan.npy" --v "$x" --mask "$work/mas
 is "$(field "$work/out" 1 rel_l2_error) < 1e-5 && $(field "$work/out" 3 recall) == 1" && grep -q '"kept_keys": 511' "$work/out" && why="" || why="exit code $code: $(cat "$work/out" "$work/err")"
 verdict files__nan_under_the_mask__is_ignored "$why"
 
+# Finite numbers whose products are not: a failed row, never an "ok" without numbers.
+{
+  printf '\223NUMPY\001\000\166\000'
+  printf "%-117s\n" "{'descr': '<f4', 'fortran_order': False, 'shape': (32, 8), }"
+  for i in 1 2 3 4 5 6 7 8; do head -c 128 /dev/zero | sed 's/\x0\x0\x0\x0/\xff\xff\x7f\x7f/g'; done
+} >"$work/huge.npy"
+run "$ICEBENCH_BIN" attn --q "$work/huge.npy" --k "$work/huge.npy" --v "$work/huge.npy" --methods vanilla,dense,topk --rounds 1 --format json
+why=""
+[ "$code" -eq 3 ] || why="exit code $code $(cat "$work/err")"
+[ "$(grep -c '"status": "failed"' "$work/out")" -eq 3 ] && [ "$(grep -c '"reason": ".*not finite' "$work/out")" -eq 3 ] || why="$why $(grep '"status"\|"reason"' "$work/out")"
+verdict files__finite_numbers_that_overflow__are_failed_rows "$why"
+
 why=""
 for f in q k v; do
   set -- --q "$x" --k "$x" --v "$x" "--$f" "$work/none.npy"

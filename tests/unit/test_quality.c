@@ -168,6 +168,31 @@ static void test_errors__known_shift__equals_hand_computed_norms(void **state) {
   free(f);
 }
 
+static void test_add__output_not_finite__is_refused_with_its_place(void **state) {
+  (void)state;
+  fixture *f = fixture_make(0, 0);
+  quality_ref ref;
+  assert_int_equal(quality_ref_create(&ref, &f->in, NULL), ICE_OK);
+  static float out[ROWS * DV];
+  const float bad[] = {NAN, INFINITY, -INFINITY};
+  const attn_view view = {out, H * NQ * DV, NQ * DV, DV};
+  for (int exact = 0; exact < 2; exact++)
+    for (int i = 0; i < 3; i++) {
+      quality_sums sums = {0};
+      ice_err e = {0};
+      memcpy(out, ref.out, sizeof out);
+      float *x = (exact ? ref.out : out) + ((1 * H + 2) * NQ + 12) * DV + DV - 1, kept = *x;
+      *x = bad[i];
+      assert_int_equal(quality_add(&sums, &ref, view, NULL, 0, &e), ICE_INTERNAL);
+      if (!strstr(e.text, "not finite at batch 1, head 2, row 12")) fail_msg("%s", e.text);
+      assert_int_equal(strstr(e.text, "the exact output") != NULL, exact);
+      assert_int_equal(sums.rows, 0);
+      *x = kept;
+    }
+  quality_ref_destroy(&ref);
+  free(f);
+}
+
 static void test_recall__equal_scores__count_as_ties(void **state) {
   (void)state;
   fixture *f = fixture_make(0, 0);
@@ -273,6 +298,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_mass_and_recall__all_masks__equal_slow_sums),
       cmocka_unit_test(test_errors__known_shift__equals_hand_computed_norms),
+      cmocka_unit_test(test_add__output_not_finite__is_refused_with_its_place),
       cmocka_unit_test(test_recall__equal_scores__count_as_ties),
       cmocka_unit_test(test_keys__impossible_sets__are_refused),
       cmocka_unit_test(test_missing__bounds__are_averaged_and_checked),
