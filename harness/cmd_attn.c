@@ -1,4 +1,5 @@
 /* cmd_attn.c - verb `attn`: times and checks methods on tensors, no model needed. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "harness/registry/registry.h"
 #include "harness/tape.h"
 #include "kernels/core/clock.h"
+#include "kernels/core/fileio.h"
 
 typedef struct attn_options {
   const char *q, *k, *v, *mask, *synth, *tape, *methods, *out, *format;
@@ -86,7 +88,22 @@ static int load(const attn_options *o, measure_set *set, ice_err *e) {
   return measure_set_of_one(set, &t, e);
 }
 
+/* Can folder and database take what comes? Asked before a measurement that may last for hours. */
+static int check_targets(const cli_common *common, const attn_options *o, ice_err *e) {
+  ice_err why = {0};
+  store *db;
+  if (o->out && file_make_dirs(o->out, &why) != ICE_OK) return ice_fail(e, ICE_USAGE, "--out %s: %s", o->out, why.text);
+  if (o->out && access(o->out, W_OK | X_OK)) return ice_fail(e, ICE_USAGE, "--out %s: %s", o->out, strerror(errno));
+  if (!o->save) return ICE_OK;
+  ICE_TRY(store_open(common->db, STORE_WRITE, &db, e));
+  store_close(db);
+  return ICE_OK;
+}
+
+/* Prints before it stores: should storing fail, the numbers are seen all the same. */
 static int report(const cli_common *common, const attn_options *o, const attn_report *r, int64_t started_ms, ice_err *e) {
+  ICE_TRY(!strcmp(o->format, "json") ? attn_report_json(r, e) : attn_report_text(r, e));
+  (void)fflush(stdout);
   if (o->save) {
     store *db;
     ICE_TRY(store_open(common->db, STORE_WRITE, &db, e));
@@ -94,7 +111,6 @@ static int report(const cli_common *common, const attn_options *o, const attn_re
     store_close(db);
     if (rc != ICE_OK) return rc;
   }
-  ICE_TRY(!strcmp(o->format, "json") ? attn_report_json(r, e) : attn_report_text(r, e));
   return verdict(r->rows, e);
 }
 
@@ -108,6 +124,7 @@ static int run(const cli_common *common, const attn_options *o, ice_err *e) {
   ICE_TRY(measure_rows_create(&rows, o->methods, o->set, o->plugin, watch_current(), e));
   int rc = load(o, &set, e);
   if (rc == ICE_OK) {
+    rc = check_targets(common, o, e);
     const measure_plan plan = {.rounds = (int)o->rounds, .warmup = 1, .max_seconds = o->max_seconds, .seed = o->seed};
     measure_set_prepare(&set, (int)o->threads, o->seed);
     for (int i = 0; o->roofline && rc == ICE_OK && i < 2; i++) rc = roofline_measure(i ? (int)o->threads : 1, roof + i, e);

@@ -149,8 +149,10 @@ ICEBENCH_THREADS=zero try "\$ICEBENCH_THREADS = zero, allowed 1..256" attn --syn
 verdict options__hostile_values__one_line_and_exit_code_2 "$why"
 
 echo file >"$work/file"
-why=$(complains 1 "" attn --synth gauss:n=8 --methods dense --rounds 1 --out "$work/file/below")
-verdict out__not_a_folder__fails_with_a_line "$why"
+why=""
+for target in "$work/file/below" "$work/file" /dev/null /proc/none; do try "--out $target" attn --synth gauss:n=8 --methods dense --rounds 1 --out "$target"; done
+[ -s "$work/out" ] && why="$why measured for nothing: $(cat "$work/out")"
+verdict out__not_a_folder__fails_before_anything_is_measured "$why"
 
 # --- plug-ins
 
@@ -196,6 +198,21 @@ if ${CC:-cc} -O2 -fPIC -shared -I. docs/plugin.c -o "$work/window.so" -lm 2>"$wo
   costs "a key that is out of range" --plugin "$work/i.so"
   costs "refuses version" --plugin "$work/j.so"
   verdict plugin__broken__costs_one_row_with_its_reason "$why"
+  # A method that leaves a trace, and one that puts a folder in the place of the database.
+  sed "s|^  uint64_t pairs = 0;|&\n  FILE *trace = fopen(\"$work/trace\", \"w\");\n  if (trace) (void)fclose(trace);|; 1i #include <stdio.h>" docs/plugin.c >"$work/k.c"
+  sed "s|^  uint64_t pairs = 0;|&\n  (void)unlink(\"$work/gone.db\");\n  (void)mkdir(\"$work/gone.db\", 0700);|; 1i #include <unistd.h>\n#include <sys/stat.h>" docs/plugin.c >"$work/l.c"
+  why=""
+  for f in k l; do ${CC:-cc} -O1 -fPIC -shared -I. "$work/$f.c" -o "$work/$f.so" -lm 2>"$work/err" || why="$why $(cat "$work/err")"; done
+  set -- attn --synth gauss:h=2,n=64,d=8 --methods dense,window --rounds 1
+  try "--out $work/file" "$@" --plugin "$work/k.so" --out "$work/file"
+  why="$why$(complains 8 "$work/file" "$@" --plugin "$work/k.so" --save --db "$work/file")"
+  [ ! -e "$work/trace" ] || why="$why measured in vain"
+  run "$ICEBENCH_BIN" "$@" --plugin "$work/k.so" --save --db "$work/k.db" --out "$work/k"
+  [ "$code" -eq 0 ] && [ -e "$work/trace" ] || why="$why no trace: $(cat "$work/err")"
+  verdict targets__that_cannot_be_written__found_before_measuring "$why"
+  why=$(complains 8 "gone.db: not a regular file" "$@" --plugin "$work/l.so" --save --db "$work/gone.db")
+  grep -q '^window ' "$work/out" || why="$why the numbers are lost: $(cat "$work/out")"
+  verdict save__that_fails__after_the_numbers_were_printed "$why"
   # the window has no grouped queries and says so in its row
   why=$(complains 3 "1 of 1 rows failed" attn --synth gauss:h=2,n=256,hkv=1,d=16 --plugin "$work/window.so" --methods window --rounds 1)
   verdict plugin__unsupported_problem__is_a_row_with_its_reason "$why"
