@@ -157,24 +157,24 @@ verdict out__not_a_folder__fails_before_anything_is_measured "$why"
 # --- plug-ins
 
 if ${CC:-cc} -O2 -fPIC -shared -I. docs/plugin.c -o "$work/window.so" -lm 2>"$work/err"; then
-  run "$ICEBENCH_BIN" attn --synth gauss:h=2,n=256,d=16 --plugin "$work/window.so" --methods dense,window --set 'window.k=16|256' --rounds 1 --format json
+  run "$ICEBENCH_BIN" attn --synth gauss:h=2,n=256,d=16 --plugin "$work/window.so" --methods dense,my_window --set 'my_window.k=16|256' --rounds 1 --format json
   is "$(field "$work/out" 2 rel_l2_error) > 0.1 && $(field "$work/out" 3 rel_l2_error) < 1e-5 && $(field "$work/out" 3 mass) > 0.99999" && why="" || why="exit code $code: $(cat "$work/out" "$work/err")"
   verdict plugin__the_example__is_timed_beside_ours "$why"
   why=""
   printf 'int nothing;\n' >"$work/a.c"
   printf '#include "kernels/attn.h"\nconst attn_method *icebench_plugin(uint32_t abi);\nconst attn_method *icebench_plugin(uint32_t abi) { return (void)abi, (const attn_method *)0; }\n' >"$work/b.c"
   printf '#include "kernels/attn.h"\nstatic const attn_method m = {.name = "no name"};\nconst attn_method *icebench_plugin(uint32_t abi);\nconst attn_method *icebench_plugin(uint32_t abi) { return (void)abi, &m; }\n' >"$work/c.c"
-  sed 's/"window", *$/"window",/; s/\.name = "window"/.name = "dense"/' docs/plugin.c >"$work/d.c"
+  sed 's/"my_window", *$/"my_window",/; s/\.name = "my_window"/.name = "dense"/' docs/plugin.c >"$work/d.c"
   for f in a b c d; do ${CC:-cc} -O1 -fPIC -shared -I. "$work/$f.c" -o "$work/$f.so" -lm; done
   try "there is a method dense already" attn --synth gauss:n=8 --plugin "$work/d.so"
-  try "there is a method window already" attn --synth gauss:n=8 --plugin "$work/window.so" --plugin "$work/window.so"
+  try "there is a method my_window already" attn --synth gauss:n=8 --plugin "$work/window.so" --plugin "$work/window.so"
   verdict plugin__name_that_is_taken__is_refused "$why"
   # What cannot be used costs one row: dense is measured all the same.
   why=""
-  costs() { # TEXT OPTIONS...: the row of method window failed with TEXT, that of dense is fine
+  costs() { # TEXT OPTIONS...: the row of method my_window failed with TEXT, that of dense is fine
     text=$1
     shift
-    run "$ICEBENCH_BIN" attn --synth gauss:h=2,n=64,d=8 --methods dense,window --set window.k=8 --rounds 2 --format json "$@"
+    run "$ICEBENCH_BIN" attn --synth gauss:h=2,n=64,d=8 --methods dense,my_window --set my_window.k=8 --rounds 2 --format json "$@"
     [ "$code" -eq 3 ] || why="$why exit code $code ($text): $(cat "$work/err")"
     [ "$(field "$work/out" 1 status)" = '"ok"' ] && [ "$(field "$work/out" 2 status)" = '"failed"' ] || why="$why not one row ($text): $(cat "$work/out")"
     is "$(field "$work/out" 1 rel_l2_error) == 0 && $(field "$work/out" 1 attention_ns) > 0" || why="$why dense was not measured ($text)"
@@ -203,7 +203,7 @@ if ${CC:-cc} -O2 -fPIC -shared -I. docs/plugin.c -o "$work/window.so" -lm 2>"$wo
   sed "s|^  uint64_t pairs = 0;|&\n  (void)unlink(\"$work/gone.db\");\n  (void)mkdir(\"$work/gone.db\", 0700);|; 1i #include <unistd.h>\n#include <sys/stat.h>" docs/plugin.c >"$work/l.c"
   why=""
   for f in k l; do ${CC:-cc} -O1 -fPIC -shared -I. "$work/$f.c" -o "$work/$f.so" -lm 2>"$work/err" || why="$why $(cat "$work/err")"; done
-  set -- attn --synth gauss:h=2,n=64,d=8 --methods dense,window --rounds 1
+  set -- attn --synth gauss:h=2,n=64,d=8 --methods dense,my_window --rounds 1
   try "--out $work/file" "$@" --plugin "$work/k.so" --out "$work/file"
   why="$why$(complains 8 "$work/file" "$@" --plugin "$work/k.so" --save --db "$work/file")"
   [ ! -e "$work/trace" ] || why="$why measured in vain"
@@ -211,10 +211,10 @@ if ${CC:-cc} -O2 -fPIC -shared -I. docs/plugin.c -o "$work/window.so" -lm 2>"$wo
   [ "$code" -eq 0 ] && [ -e "$work/trace" ] || why="$why no trace: $(cat "$work/err")"
   verdict targets__that_cannot_be_written__found_before_measuring "$why"
   why=$(complains 8 "gone.db: not a regular file" "$@" --plugin "$work/l.so" --save --db "$work/gone.db")
-  grep -q '^window ' "$work/out" || why="$why the numbers are lost: $(cat "$work/out")"
+  grep -q '^my_window ' "$work/out" || why="$why the numbers are lost: $(cat "$work/out")"
   verdict save__that_fails__after_the_numbers_were_printed "$why"
   # the window has no grouped queries and says so in its row
-  why=$(complains 3 "1 of 1 rows failed" attn --synth gauss:h=2,n=256,hkv=1,d=16 --plugin "$work/window.so" --methods window --rounds 1)
+  why=$(complains 3 "1 of 1 rows failed" attn --synth gauss:h=2,n=256,hkv=1,d=16 --plugin "$work/window.so" --methods my_window --rounds 1)
   verdict plugin__unsupported_problem__is_a_row_with_its_reason "$why"
 else
   skipped plugin__the_example__is_timed_beside_ours "no compiler for plug-ins: $(head -n 1 "$work/err")"

@@ -62,6 +62,8 @@ static void add(const attn_method *m, const char *settings) {
   s->m = m;
 }
 
+const attn_method *icebench_plugin(uint32_t abi); /* docs/plugin.c */
+
 const subject *subjects(void) {
   if (table[0].m) return table;
   for (const attn_method *const *m = registry_methods; *m; m++) {
@@ -70,6 +72,9 @@ const subject *subjects(void) {
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
       if (!strcmp(variants[i].method, (*m)->name)) add(*m, variants[i].settings);
   }
+  const attn_method *example = icebench_plugin(ATTN_ABI);
+  add(example, "");
+  add(example, "k=3");
   return table;
 }
 
@@ -96,6 +101,13 @@ int subject_reports_all(const subject *s) {
       return far == 0;
     }
   return 1;
+}
+
+int subject_by_score(const subject *s) {
+  static const char *const names[] = {"topk", "iceformer", "icecells", "icescan"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (!strcmp(s->m->name, names[i])) return 1;
+  return 0;
 }
 
 void *subject_budget(const subject *s, int budget) {

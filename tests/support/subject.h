@@ -1,5 +1,5 @@
 /* subject.h - what the property tests run on: every method of the table at its defaults, and at settings under which
- * small problems reach all of its paths. */
+ * small problems reach all of its paths; and the example of docs/plugin.c. */
 #ifndef TEST_SUBJECT_H
 #define TEST_SUBJECT_H
 
@@ -21,6 +21,8 @@ void *subject_params(const subject *s, const char *settings);
 int subject_can(const subject *s, attn_shape shape);
 /** 1 when each row is the softmax over exactly the keys that the method reports. */
 int subject_reports_all(const subject *s);
+/** 1 when the method chooses keys by their scores, and the first ones where scores are equal. */
+int subject_by_score(const subject *s);
 /** Parameters of an ATTN_CAP_CONVERGES method with this budget; free() them. A method without an entry fails the test. */
 void *subject_budget(const subject *s, int budget);
 
