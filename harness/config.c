@@ -142,6 +142,7 @@ static int read_name(const yaml_node *n, config_experiment *x, ice_err *e) {
   size_t length = strlen(name);
   if (length > 100 || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != length)
     return yaml_fail(n, e, "allowed 1..100 letters, digits, '.', '_', '-'");
+  if (!strcmp(name, "attn")) return yaml_fail(n, e, "allowed any other name: this one is that of rows which `icebench attn --save` stores");
   free(x->name);
   return (x->name = strdup(name)) ? ICE_OK : no_memory(e);
 }

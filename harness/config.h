@@ -1,6 +1,6 @@
 /* config.h - experiment files: YAML in, a list of concrete cells out.
  *
- * One file = one experiment (contract of the YAML: DESIGN.md, `icebench check --help`). Lists multiply out into cells.
+ * One file = one experiment (the keys: `icebench check --help`, examples in configs/). Lists multiply out into cells.
  * Every key has a type, range and default; a fault is one line
  * `file:line:column: key = value, allowed ...`. */
 #ifndef ICE_CONFIG_H

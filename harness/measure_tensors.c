@@ -25,9 +25,10 @@ static shape4 shape_of(const npy_array *a) {
 
 static const char *shape_text(const npy_array *a, char *out, size_t size) {
   size_t n = 0;
-  out[0] = '\0';
+  (void)snprintf(out, size, "[");
+  n = 1;
   for (int i = 0; i < a->rank && n < size; i++)
-    n += (size_t)snprintf(out + n, size - n, "%s%lld", i ? "," : "[", (long long)a->shape[i]);
+    n += (size_t)snprintf(out + n, size - n, "%s%lld", i ? "," : "", (long long)a->shape[i]);
   if (n < size) (void)snprintf(out + n, size - n, "]");
   return out;
 }

@@ -51,6 +51,7 @@ static int read_string(cursor *c, char *out, size_t size, ice_err *e) {
   size_t n = 0;
   for (c->p++; c->p < c->end && *c->p != quote; c->p++) {
     if (n + 1 == size) return bad_header(c, "a string is too long", e);
+    if (!*c->p) return bad_header(c, "a string holds a NUL byte", e);
     out[n++] = *c->p;
   }
   out[n] = 0;

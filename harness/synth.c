@@ -77,6 +77,9 @@ int synth_parse(const char *text, synth_source *out, ice_err *e) {
   for (char *at = copy[name] ? copy + name + 1 : NULL; at;) {
     char *comma = strchr(at, ',');
     if (comma) *comma++ = '\0';
+    for (const char *other = comma; other; other = strchr(other, ',') ? strchr(other, ',') + 1 : NULL)
+      if (strcspn(other, "=,") == strcspn(at, "=") && !strncmp(other, at, strcspn(at, "=")))
+        return ice_fail(e, ICE_USAGE, "--synth %s: %.*s is given twice", text, (int)strcspn(at, "="), at);
     ICE_TRY(read_field(text, at, &s, e));
     at = comma;
   }

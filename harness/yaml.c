@@ -349,6 +349,7 @@ int yaml_parse(const char *bytes, size_t n, const char *name, yaml_doc **out, ic
   if (!doc) return ICE_INTERNAL;
   yaml_parser_t parser;
   int rc;
+  if (n >= 3 && !memcmp(bytes, "\xef\xbb\xbf", 3)) bytes += 3, n -= 3; /* a mark that some editors put before UTF-8 */
   if (n > YAML_MAX_BYTES)
     rc = ice_fail(e, ICE_USAGE, "%s: %zu bytes, allowed at most %d", name, n, (int)YAML_MAX_BYTES);
   else

@@ -294,7 +294,7 @@ const attn_method attn_method_icecells = {
     .name = "icecells",
     .version = "4",
     .cite = "this project; k-NN attention: arXiv:2405.02842",
-    .doc = "near cells of keys exactly, far cells by their means; never more than dense",
+    .doc = "near cells of keys exactly, far cells by their means; dense attention of few keys",
     .caps = ATTN_CAP_MASK | ATTN_CAP_CROSS | ATTN_CAP_GQA | ATTN_CAP_RANDOMISED | ATTN_CAP_STOCHASTIC |
             ATTN_CAP_CONVERGES | ATTN_CAP_KEYSET,
     .params_size = sizeof(icecells_params),

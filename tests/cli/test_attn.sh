@@ -90,6 +90,13 @@ run "$ICEBENCH_BIN" attn --q "$x" --k "$work/nan.npy" --v "$x" --mask "$work/mas
 is "$(field "$work/out" 1 rel_l2_error) < 1e-5 && $(field "$work/out" 3 recall) == 1" && grep -q '"kept_keys": 511' "$work/out" && why="" || why="exit code $code: $(cat "$work/out" "$work/err")"
 verdict files__nan_under_the_mask__is_ignored "$why"
 
+# A scalar has no shape to show but is shown.
+{
+  printf '\223NUMPY\001\000\166\000'
+  printf "%-117s\n" "{'descr': '<f4', 'fortran_order': False, 'shape': (), }"
+  printf '\0\0\0\0'
+} >"$work/scalar.npy"
+verdict files__a_scalar__is_refused_with_its_shape "$(complains 7 "scalar.npy: shape []" attn --q "$work/scalar.npy" --k "$work/scalar.npy" --v "$work/scalar.npy")"
 # Finite numbers whose products are not: a failed row, never an "ok" without numbers.
 {
   printf '\223NUMPY\001\000\166\000'

@@ -37,6 +37,7 @@ verdict check__override_unknown__refused "$(complains 2 '--set measure.roundz: u
 
 bad unknown_key "$x:8:1: unknown key exmaples, did you mean examples?" "$good
 exmaples: 3"
+bad reserved_name "name = attn, allowed any other name" "$(echo "$good" | sed 's/^name:.*/name: attn/')"
 bad wrong_type "$x:8:11: examples = many, allowed whole numbers" "$good
 examples: many"
 bad out_of_range "$x:8:19: measure.rounds = 0, allowed whole numbers 1..1000" "$good

@@ -263,6 +263,36 @@ static void test_missing__every_shape__bounds_the_mass_left_out(void **state) {
   assert_true(bounded > 100); /* bounds that say something */
 }
 
+/* A method that stops at a share of the mass does less for a smaller share. */
+static void test_mass__smaller_share__fewer_keys_and_pairs(void **state) {
+  (void)state;
+  static const char *const share[] = {"mass=0.5", "mass=0.9", "mass=0.99", "mass=1"};
+  enum { SHARES = 4 };
+  int tried = 0;
+  FOR_SUBJECTS(s) {
+    const attn_shape shape = {1, 2, 2, 64, 1500, 16, 8, 0, 0, 0};
+    if (!registry_param(s->m, "mass", NULL) || !strstr(s->label, "dense_below=0") || strstr(s->label, "visit=") || !subject_can(s, shape)) continue;
+    uint64_t pairs[SHARES], used[SHARES] = {0};
+    for (int i = 0; i < SHARES; i++) {
+      attn_case c;
+      attn_result r;
+      void *params = subject_params(s, share[i]);
+      attn_case_make(&c, shape, ATTN_CLUSTERED, 3);
+      subject_run(s, params, &c, ATTN_WANT_KEYS, &r);
+      pairs[i] = r.pairs;
+      for (int64_t x = 0; x < r.rows * c.pb.nk; x++) used[i] += r.keys[x];
+      attn_result_free(&r), attn_case_free(&c), free(params);
+    }
+    for (int i = 1; i < SHARES; i++)
+      if (pairs[i] < pairs[i - 1] || used[i] < used[i - 1])
+        fail_msg("%s: less work with %s (%llu pairs) than with %s (%llu)", s->label, share[i], (unsigned long long)pairs[i], share[i - 1],
+                 (unsigned long long)pairs[i - 1]);
+    if (!(used[0] < used[2] && pairs[0] < pairs[2])) fail_msg("%s: %s does as much as %s", s->label, share[0], share[2]);
+    tried++;
+  }
+  assert_true(tried >= 2);
+}
+
 /* --- same bits ---------------------------------------------------------------------------------------------------- */
 
 static void test_bits__1_2_7_threads_and_a_second_run__equal(void **state) {
@@ -698,6 +728,7 @@ int main(void) {
       cmocka_unit_test(test_missing__every_shape__bounds_the_mass_left_out),
       cmocka_unit_test(test_topk__every_shape__keys_are_the_best),
       cmocka_unit_test(test_converges__rising_budget__error_falls_to_rounding),
+      cmocka_unit_test(test_mass__smaller_share__fewer_keys_and_pairs),
       cmocka_unit_test(test_bits__1_2_7_threads_and_a_second_run__equal),
       cmocka_unit_test(test_bits__seed__matters_to_randomised_methods_only),
       cmocka_unit_test(test_plan__built_again_and_used_twice__same_bits),

@@ -24,6 +24,7 @@ static const struct {
     {"iceformer", "k=7 levels=4 beam=2 build_beam=1 order=l2"},
     {"iceformer", "k=1048576"},
     {"icecells", "dense_below=0 cell=8 visit=2"},
+    {"icecells", "dense_below=0 cell=16"},
     {"icecells", "dense_below=0 cell=16 visit=3 mass=1 lloyd=0 far=none"},
     {"icecells", "dense_below=0 cell=8 visit=1000000000 mass=0.9 stop=bound"},
     {"icescan", "dense_below=0"},

@@ -52,6 +52,39 @@ static void test_commit__replaces_the_file(void **state) {
   assert_int_equal(entries(), 1);
 }
 
+/* Stands before the C library's: what was synced, in order, and what the target held at that time. */
+static int synced_files, synced_folders;
+static const char *sync_target;
+static char at_sync[32];
+static int64_t size_at_sync;
+int fsync(int fd) {
+  struct stat st;
+  if (fstat(fd, &st)) return -1;
+  if (S_ISDIR(st.st_mode)) return synced_folders++, 0;
+  synced_files++;
+  size_at_sync = st.st_size;
+  FILE *f = sync_target ? fopen(sync_target, "r") : NULL;
+  if (f) at_sync[fread(at_sync, 1, sizeof at_sync - 1, f)] = 0, (void)fclose(f);
+  return 0;
+}
+
+/* Or a loss of power after the rename leaves an empty file where a whole one was. */
+static void test_commit__bytes_are_on_the_disk_before_the_name_changes(void **state) {
+  (void)state;
+  file_out o;
+  ice_err e = {0};
+  sync_target = scratch_write("a", "old", 3);
+  synced_files = synced_folders = 0, size_at_sync = 0;
+  assert_int_equal(file_out_open(&o, sync_target, &e), ICE_OK);
+  (void)fputs("new text", o.stream);
+  assert_int_equal(file_out_commit(&o, &e), ICE_OK);
+  assert_int_equal(synced_files, 1);
+  assert_int_equal(size_at_sync, 8);     /* all of it, */
+  assert_string_equal(at_sync, "old");   /* before the rename, */
+  assert_int_equal(synced_folders, 1);   /* which is made durable afterwards */
+  sync_target = NULL;
+}
+
 static void test_commit__new_file__follows_the_umask(void **state) {
   (void)state;
   file_out o;
@@ -240,6 +273,7 @@ static void test_half__every_pattern(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_commit__replaces_the_file),
+      TEST(test_commit__bytes_are_on_the_disk_before_the_name_changes),
       TEST(test_commit__new_file__follows_the_umask),
       TEST(test_abort__old_file_stays),
       TEST(test_commit__write_fails__old_file_stays),

@@ -4,12 +4,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "harness/measure.h"
 #include "harness/measure_method.h"
+#include "harness/measure_store.h"
 #include "harness/registry/registry.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
@@ -170,6 +172,57 @@ static void test_run__stop_flag__ends_between_rounds(void **state) {
   measure_free(&r);
 }
 
+/* ---- In the names of the database. */
+
+static const store_metric *metric_named(const store_metric *m, const char *name) {
+  for (int i = 0; i < MEASURE_METRICS; i++)
+    if (!strcmp(m[i].name, name)) return m + i;
+  fail_msg("no metric %s", name);
+  return NULL;
+}
+
+/* Own 100 = 30 + 70 of 500, vanilla 400, dense 50: 4 times faster than the one, half as fast as the other. */
+static void test_metrics__three_columns__under_their_own_names(void **state) {
+  (void)state;
+  enum { ROUNDS = 7 };
+  measure_times times[3][ROUNDS];
+  uint8_t ok[3] = {1, 1, 1};
+  for (int i = 0; i < ROUNDS; i++) {
+    times[0][i] = (measure_times){{[MEASURE_ATTENTION] = 100, [MEASURE_BUILD] = 30, [MEASURE_QUERY] = 70, [MEASURE_MODEL] = 500}};
+    times[1][i] = (measure_times){{400, 1, 399, 800}};
+    times[2][i] = (measure_times){{50, 2, 48, 450}};
+  }
+  const measure_result r = {.columns = 3, .rounds = ROUNDS, .max_rounds = ROUNDS, .times = times[0], .ok = ok};
+  const measure_columns columns = {.own = 0, .vanilla = 1, .dense = 2};
+  const measure_cost cost = {.pairs = 11, .bytes = 12};
+  const quality q = {.l2_error = 13, .rel_l2_error = 14, .mass = 15, .recall = 16};
+  store_metric m[MEASURE_METRICS];
+  measure_metrics(&r, columns, 1, &cost, &q, m);
+  static const struct {
+    const char *name;
+    double value;
+    int interval;
+  } want[] = {{"attention_ns", 100, 1}, {"build_ns", 30, 1}, {"query_ns", 70, 1}, {"model_ns", 500, 1}, {"speedup_vanilla", 4, 1},
+              {"speedup_dense", 0.5, 1}, {"l2_error", 13, 0}, {"rel_l2_error", 14, 0}, {"mass", 15, 0}, {"recall", 16, 0},
+              {"pairs", 11, 0}, {"peak_bytes", 12, 0}, {"rounds", ROUNDS, 0}};
+  assert_int_equal(sizeof want / sizeof *want, MEASURE_METRICS);
+  for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+    const store_metric *got = metric_named(m, want[i].name);
+    if (got->value != want[i].value) fail_msg("%s is %g, not %g", want[i].name, got->value, want[i].value);
+    assert_int_equal(got->lo == want[i].value && got->hi == want[i].value, want[i].interval);
+  }
+  int count = 0;
+  store_sample *s = measure_samples(&r, columns, "mine", &count);
+  assert_int_equal(count, 3 * ROUNDS * MEASURE_PHASES);
+  for (int i = 0; i < count; i++) {
+    const int c = !strcmp(s[i].method, "mine") ? 0 : !strcmp(s[i].method, "vanilla") ? 1 : 2;
+    int phase = 0;
+    while (strcmp(measure_phase_name((measure_phase)phase), s[i].phase)) phase++;
+    assert_int_equal(s[i].ns, times[c][s[i].round].ns[phase]);
+  }
+  free(s);
+}
+
 /* ---- A method that shows how it is called. */
 
 typedef struct probe_params {
@@ -309,6 +362,7 @@ int main(void) {
       cmocka_unit_test_setup(test_run__one_entrant_fails__the_others_go_on, setup),
       cmocka_unit_test_setup(test_run__all_entrants_fail__stops_at_once, setup),
       cmocka_unit_test_setup(test_run__stop_flag__ends_between_rounds, setup),
+      cmocka_unit_test_setup(test_metrics__three_columns__under_their_own_names, setup),
       cmocka_unit_test_setup(test_method__late_variants__share_one_build, setup),
       cmocka_unit_test_setup(test_method__bad_parameter_or_no_memory__is_refused, setup),
   };

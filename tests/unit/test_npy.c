@@ -152,6 +152,15 @@ static void test_read__what_is_not_read__named(void **state) {
   refused_bytes(200, "does not begin");
 }
 
+static void test_read__nul_in_a_string__refused(void **state) {
+  (void)state;
+  const size_t n = build(1, D("'<f4.'", "False", "(4,)"), four, 16);
+  uint8_t *dot = memchr(image, '.', n);
+  assert_non_null(dot);
+  *dot = 0;
+  refused_bytes(n, "NUL");
+}
+
 static void test_mask__zeros_and_ones_only(void **state) {
   (void)state;
   npy_array a;
@@ -184,6 +193,7 @@ int main(void) {
       TEST(test_write__f32_and_i32__reads_back),   TEST(test_read__versions_and_dtypes__converted),
       TEST(test_read__scalar_and_empty__legal),    TEST(test_read__nan__legal),
       TEST(test_read__every_truncation__refused),  TEST(test_read__what_is_not_read__named),
+      TEST(test_read__nul_in_a_string__refused),
       TEST(test_mask__zeros_and_ones_only),        TEST(test_read__not_a_regular_file__refused_at_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -141,6 +141,33 @@ static void test_view__retention__only_against_the_same_weights_data_and_example
   store_close(s);
 }
 
+/* Each metric in the column of its name, value and interval. */
+static void test_view__every_metric__in_its_own_column(void **state) {
+  (void)state;
+  static const char *const timed[] = {"attention_ns", "build_ns", "query_ns", "model_ns", "speedup_vanilla", "speedup_dense", "accuracy"},
+                    *const plain[] = {"l2_error", "rel_l2_error", "mass", "recall", "pairs", "peak_bytes", "timed_inputs"};
+  enum { EACH = sizeof timed / sizeof *timed };
+  assert_int_equal(sizeof plain / sizeof *plain, EACH);
+  store_metric all[2 * EACH];
+  for (int i = 0; i < EACH; i++) {
+    all[i] = (store_metric){timed[i], 100 * (i + 1), 100 * (i + 1) - 1, 100 * (i + 1) + 1};
+    all[EACH + i] = (store_metric){plain[i], 1000 * (i + 1), NAN, NAN};
+  }
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("k1", "iceformer", "ok");
+  c.metric = all, c.n_metrics = 2 * EACH;
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  for (int i = 0; i < EACH; i++) {
+    char sql[200], want[64];
+    (void)snprintf(sql, sizeof sql, "SELECT CAST(%s AS INTEGER), CAST(%s_lo AS INTEGER), CAST(%s_hi AS INTEGER), CAST(%s AS INTEGER) FROM results",
+                   timed[i], timed[i], timed[i], plain[i]);
+    (void)snprintf(want, sizeof want, "%d|%d|%d|%d|", 100 * (i + 1), 100 * (i + 1) - 1, 100 * (i + 1) + 1, 1000 * (i + 1));
+    assert_string_equal(ask(s, sql), want);
+  }
+  store_close(s);
+}
+
 static void test_put__unknown__is_null_never_0(void **state) {
   (void)state;
   store *s = open_ok(STORE_WRITE);
@@ -290,6 +317,37 @@ static void test_kill__in_the_middle_of_writing__nothing_half(void **state) {
     assert_in_range(stored, told, told + round + 1); /* all that was reported, at most one more a kill */
     store_close(s);
   }
+}
+
+/* Every transaction is synced, and the file alone, without its log, soon has it. */
+static void test_put__each_cell__is_durable_and_in_the_file(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  assert_string_equal(ask(s, "PRAGMA synchronous"), "2|"); /* FULL */
+  store_cell a = cell_of("k1", "dense", "ok"), b = cell_of("k2", "dense", "ok");
+  assert_int_equal(store_put(s, &a, 0, &e), ICE_OK);
+  assert_int_equal(store_put(s, &b, 0, &e), ICE_OK);
+  char copy[300];
+  (void)snprintf(copy, sizeof copy, "%s/copy.db", folder);
+  FILE *from = fopen(path, "rb"), *to = fopen(copy, "wb");
+  assert_true(from && to);
+  for (int byte; (byte = fgetc(from)) != EOF;) (void)fputc(byte, to);
+  assert_int_equal(fclose(from) | fclose(to), 0);
+  sqlite3 *db;
+  sqlite3_stmt *st;
+  assert_int_equal(sqlite3_open(copy, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM cell", -1, &st, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+  assert_true(sqlite3_column_int(st, 0) >= 1);
+  (void)sqlite3_finalize(st);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+  static const char *const tail[] = {"", "-wal", "-shm"};
+  for (int i = 0; i < 3; i++) {
+    (void)snprintf(copy, sizeof copy, "%s/copy.db%s", folder, tail[i]);
+    (void)unlink(copy);
+  }
+  store_close(s);
 }
 
 static void test_reader__while_a_writer_writes__sees_whole_cells(void **state) {
@@ -685,6 +743,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_put__a_cell__reads_back_in_the_view),
       TEST(test_view__retention__only_against_the_same_weights_data_and_examples),
+      TEST(test_view__every_metric__in_its_own_column),
       TEST(test_put__unknown__is_null_never_0),
       TEST(test_put__unknown_status__refused_whole),
       TEST(test_view__contract__has_every_column),
@@ -693,6 +752,7 @@ int main(void) {
       TEST(test_put__finished_key__only_by_force),
       TEST(test_expected_ms__median_of_finished),
       TEST(test_kill__in_the_middle_of_writing__nothing_half),
+      TEST(test_put__each_cell__is_durable_and_in_the_file),
       TEST(test_reader__while_a_writer_writes__sees_whole_cells),
       TEST(test_writers__at_the_same_time__each_cell_is_there_once),
       TEST(test_close__last_writer__leaves_one_plain_file),

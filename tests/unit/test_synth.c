@@ -56,6 +56,8 @@ static void test_parse__bad_text__is_one_line_with_place_and_allowed_values(void
              {"gauss:causal=2", "causal = 2, allowed 0, 1"},
              {"gauss:seed=-1", "seed = -1"},
              {"gauss:m=4", "unknown key 'm', allowed b, h"},
+             {"gauss:n=4,d=8,n=5", "n is given twice"},
+             {"gauss:seed=1,seed=1", "seed is given twice"},
              {"gauss:N=4", "unknown key 'N'"},
              {"gauss:n=268435456,h=65536,d=65536", "elements, allowed up to"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -74,6 +74,18 @@ static void test_values__of_every_type__are_read(void **state) {
   yaml_close(doc);
 }
 
+static void test_parse__mark_of_utf8_in_front__is_no_text(void **state) {
+  (void)state;
+  yaml_doc *doc = parse("\xef\xbb\xbfname: a\n");
+  const char *name;
+  yaml_node *n;
+  ice_err e = {0};
+  assert_int_equal(yaml_get(yaml_root(doc), "name", 1, &n, &e), ICE_OK);
+  assert_int_equal(yaml_string(n, &name, &e), ICE_OK);
+  assert_string_equal(name, "a");
+  yaml_close(doc);
+}
+
 static void test_item__of_a_scalar__is_the_scalar(void **state) {
   (void)state;
   yaml_doc *doc = parse("k: 8\nm: {a: 1}\n");
@@ -306,6 +318,7 @@ static void test_fail__long_values__are_cut_between_characters(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_values__of_every_type__are_read),
+      cmocka_unit_test(test_parse__mark_of_utf8_in_front__is_no_text),
       cmocka_unit_test(test_item__of_a_scalar__is_the_scalar),
       cmocka_unit_test(test_pairs__of_a_mapping__are_walked_in_order),
       cmocka_unit_test(test_finish__unknown_key__names_place_and_neighbours),
