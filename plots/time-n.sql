@@ -1,8 +1,10 @@
--- Time over length; and, as rows of their own, the lengths from which a method is faster than dense: where the speed-up,
+-- Time over length, a line for each method and budget; and, as rows of their own, the lengths from which a method is faster than dense: where the speed-up,
 -- measured beside dense, passes 1 on the line between two neighbours (both axes logarithmic).
-, size AS (
-  SELECT series, method, n, avg(attention_ns) AS ns, avg(speedup_dense) AS x
-  FROM named WHERE lengths AND attention_ns > 0 GROUP BY series, method, n
+, budgets AS (
+  SELECT *, iif(count(*) OVER (PARTITION BY series) > count(*) OVER (PARTITION BY series, setting), series || ' ' || setting, series) AS line
+  FROM named WHERE lengths AND attention_ns > 0
+), size AS (
+  SELECT line AS series, method, n, avg(attention_ns) AS ns, avg(speedup_dense) AS x FROM budgets GROUP BY line, method, n
 ), step AS (
   SELECT *, lead(n) OVER w AS n2, lead(ns) OVER w AS ns2, lead(x) OVER w AS x2 FROM size WINDOW w AS (PARTITION BY series ORDER BY n)
 ), crossing AS (

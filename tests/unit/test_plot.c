@@ -132,9 +132,29 @@ static void test_draw__several_tasks__a_picture_each(void **state) {
   lacks(file("e-lra_text-error-k.dat"), "iceformer");
 }
 
-static void put_tensors(const char *experiment, const char *method, int64_t n, double ms, double dense) {
-  results_put(s, &(results_row){.experiment = experiment, .task = "synth/clustered", .method = method, .params = "{}", .accuracy = NAN, .ms = ms,
+static void put_tensors_as(const char *experiment, const char *method, const char *params, int64_t n, double ms, double dense) {
+  results_put(s, &(results_row){.experiment = experiment, .task = "synth/clustered", .method = method, .params = params, .accuracy = NAN, .ms = ms,
                                 .vanilla = NAN, .dense = dense, .error = 0.1, .mass = 0.9, .seed = 1, .examples = 1, .n = n, .recall = 0.75});
+}
+
+static void put_tensors(const char *experiment, const char *method, int64_t n, double ms, double dense) {
+  put_tensors_as(experiment, method, "{}", n, ms, dense);
+}
+
+static void test_draw__several_budgets_over_length__a_line_each(void **state) {
+  (void)state;
+  put_tensors("g", "dense", 1024, 1, 1);
+  put_tensors("g", "dense", 4096, 16, 1);
+  for (int i = 0; i < 2; i++) {
+    put_tensors_as("g", "iceformer", "{\"k\":20}", i ? 4096 : 1024, i ? 4 : 2, 2);
+    put_tensors_as("g", "iceformer", "{\"k\":64}", i ? 4096 : 1024, i ? 8 : 6, 1.5);
+    put_tensors_as("g", "topk", "{\"k\":20}", i ? 4096 : 1024, i ? 9 : 7, 1.2);
+  }
+  const plot_options o = options("g");
+  draw(&o);
+  has(file("g-time-n.dat"), "\ticeformer k=20\ticeformer\t1024\t2.0\t2.0\t");
+  has(file("g-time-n.dat"), "\ticeformer k=64\ticeformer\t1024\t6.0\t6.0\t");
+  has(file("g-time-n.dat"), "\ttopk\ttopk\t4096\t9.0\t9.0\t"); /* of one budget: the name will do */
 }
 
 static void test_draw__tensors_of_several_lengths__time_over_length_with_the_crossing(void **state) {
@@ -379,6 +399,7 @@ int main(void) {
       TEST(test_draw__script__draws_the_picture_again),
       TEST(test_draw__png_and_pdf__have_their_form),
       TEST(test_draw__several_tasks__a_picture_each),
+      TEST(test_draw__several_budgets_over_length__a_line_each),
       TEST(test_draw__tensors_of_several_lengths__time_over_length_with_the_crossing),
       TEST(test_draw__tensors_of_one_length__frontiers),
       TEST(test_rows__methods__in_registry_order_k_ascending),
