@@ -7,6 +7,8 @@
 
 #include "kernels/core/rng.h"
 
+enum { DRAW_SEED = 0x64726177 }; /* "draw" */
+
 static int grow_rows(task_builder *b, ice_err *e) {
   task_data *d = b->d;
   const int64_t rows = 2 * b->row_room + 1024;
@@ -88,4 +90,26 @@ void task_permute(uint64_t seed, int64_t n, int64_t *permutation) {
 
 void task_set_origin(task_data *d, const char *path) {
   (void)snprintf(d->origin, sizeof d->origin, "%.*s", (int)sizeof d->origin - 1, path);
+}
+
+int task_draw(task_data *d, int64_t n, ice_err *e) {
+  if (n >= d->count) return ICE_OK;
+  int64_t *order = malloc((size_t)d->count * sizeof *order), at = 0, kept = 0;
+  uint8_t *chosen = calloc((size_t)d->count, 1);
+  const int rc = order && chosen ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for %" PRId64 " examples", d->count);
+  if (rc == ICE_OK) task_permute(DRAW_SEED, d->count, order);
+  for (int64_t i = 0; i < n && rc == ICE_OK; i++) chosen[order[i]] = 1;
+  for (int64_t i = 0; i < d->count && rc == ICE_OK; i++) {
+    if (!chosen[i]) continue;
+    for (int s = 0; s < d->inputs; s++) { /* in place: nothing moves upwards */
+      const int64_t length = task_len(d, i, s);
+      memmove(d->tokens + at, task_ids(d, i, s), (size_t)length * sizeof *d->tokens);
+      d->start[kept * d->inputs + s] = at;
+      at += length;
+    }
+    d->label[kept++] = d->label[i];
+  }
+  if (rc == ICE_OK) d->count = n, d->start[n * d->inputs] = at;
+  free(order), free(chosen);
+  return rc;
 }

@@ -93,6 +93,8 @@ int task_search(const task *t, task_split split, task_data *out, int *absent, ic
 void task_advice(const task *t, char *out, size_t size);
 /** Fills roots[] (borrowed pointers into buf) with the search path; returns their number (<= max). */
 int task_roots(char *buf, size_t size, const char **roots, int max);
+/** Keeps n examples, drawn by a fixed permutation, in their order (all when there are no more). ICE_INTERNAL: out of memory. */
+int task_draw(task_data *d, int64_t n, ice_err *e);
 void task_data_free(task_data *d);
 /** Length of sequence i of example e. */
 static inline int64_t task_len(const task_data *d, int64_t e, int i) {

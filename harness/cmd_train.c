@@ -45,12 +45,14 @@ static void report(void *ctx, const train_event *ev) {
 /* Everything that decides the weights, one line: a state is resumed only under the same text. */
 static int describe(const recipe *r, const char *params, const task_data *train,
                     const task_data *dev, char *out, size_t size, ice_err *e) {
+  char dev_part[40] = "";
+  if (r->dev_examples) (void)snprintf(dev_part, sizeof dev_part, " on %lld", (long long)r->dev_examples);
   int n = snprintf(out, size,
                    "task %s, train %016llx, dev %016llx, method %s %s %s, seed %lld, batch %lld, steps %lld, warmup %lld, "
-                   "lr %.17g, dropout %.17g, eval every %lld, init %s",
+                   "lr %.17g, dropout %.17g, eval every %lld%s, init %s",
                    r->task->name, (unsigned long long)train->hash, (unsigned long long)dev->hash, r->method->name,
                    r->method->version, params, (long long)r->seed, (long long)r->batch, (long long)r->steps,
-                   (long long)r->warmup, r->lr, r->dropout, (long long)r->eval_every,
+                   (long long)r->warmup, r->lr, r->dropout, (long long)r->eval_every, dev_part,
                    r->init ? r->init : "random");
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "task and method names are too long");
 }
@@ -111,6 +113,10 @@ static int train_recipe(const cli_common *common, const recipe *r, train_start s
   task_data train, dev;
   ICE_TRY(task_load(r->task, TASK_TRAIN, &train, e));
   int rc = task_load(r->task, TASK_DEV, &dev, e);
+  if (rc == ICE_OK && r->dev_examples) {
+    rc = task_draw(&dev, r->dev_examples, e);
+    if (rc != ICE_OK) task_data_free(&dev);
+  }
   if (rc == ICE_OK) {
     encoder init = {0};
     rc = load_init(r, &init, e);
@@ -157,6 +163,7 @@ const cli_verb cli_verb_train = {
             "  init                       a checkpoint of the same shape to start from; random weights if absent\n"
             "  seed (1)  batch (32)  steps (5000)  warmup (a fifth of steps)  lr (1e-4, the peak)  dropout (0.1)\n"
             "  eval_every, save_every (100)   steps between evaluations on the dev split, and between states\n"
+            "  dev_examples (all)         how many of the dev split an evaluation takes, always the same\n"
             "  threads (all cores)\n"
             "\n"
             "Ctrl-C saves the state and exits 130.\n"

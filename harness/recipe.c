@@ -42,6 +42,7 @@ int recipe_read(yaml_doc *doc, recipe *r, ice_err *e) {
   r->warmup = r->steps < 10 ? 1 : r->steps / 5;
   ICE_TRY(yaml_get_int(top, "warmup", 1, r->steps - 1, &r->warmup, e));
   ICE_TRY(yaml_get_int(top, "eval_every", 1, 100000000, &r->eval_every, e));
+  ICE_TRY(yaml_get_int(top, "dev_examples", 1, 100000000, &r->dev_examples, e));
   ICE_TRY(yaml_get_int(top, "save_every", 1, 100000000, &r->save_every, e));
   ICE_TRY(yaml_get_int(top, "threads", 1, 256, &r->threads, e));
   ICE_TRY(yaml_get_real(top, "lr", 1e-9, 10.0, &r->lr, e));

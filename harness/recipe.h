@@ -12,7 +12,7 @@ typedef struct recipe {
   const char *name, *out, *init; /* init: NULL for random weights; texts live in the document */
   const task *task;
   const attn_method *method; /* has a training part */
-  int64_t seed, batch, steps, warmup, eval_every, save_every, threads;
+  int64_t seed, batch, steps, warmup, eval_every, save_every, threads, dev_examples; /* dev_examples: 0 = all */
   double lr, dropout;
 } recipe;
 

@@ -103,6 +103,22 @@ recipe "$work/wrong" "steps: 8
 init: $work/whole/model.log.csv"
 verdict train__log_as_weights_to_start_from__refused "$(complains 7 model.log.csv train "$work/wrong.yaml")"
 
+# The other tasks: bytes, pairs of texts, pixels with black ones in between.
+mkdir -p "$work/more/lra/text"
+for split in train test; do
+  awk -v s=$split 'BEGIN { for (i = 0; i < 200; i++) print i % 2 "\t" s " review " i (i % 2 ? " good" : " bad") }' >"$work/more/lra/text/$split.tsv"
+done
+"$ICEBENCH_BIN" data make lra/pathfinder-easy --examples 8 --out "$work/more" -q
+why=""
+for task in text-1k retrieval-imdb pathfinder-easy; do
+  printf 'name: tiny\ntask: lra/%s\nout: %s/m.safetensors\nbatch: 2\nsteps: 4\nwarmup: 2\neval_every: 2\ndev_examples: 1\nthreads: 1\n' \
+    $task "$work/$task" >"$work/$task.yaml"
+  ICEBENCH_DATA_DIR="$work/more" run "$ICEBENCH_BIN" train "$work/$task.yaml" -q
+  [ "$code" -eq 0 ] || why="$why $task: exit code $code: $(cat "$work/err")"
+  grep -q '^4,.*,[01].000000$' "$work/$task/m.log.csv" || why="$why $task: log $(cat "$work/$task/m.log.csv")"
+done
+verdict train__every_kind_of_task__trains_and_evaluates_a_part_of_dev "$why"
+
 recipe "$work/wrong" 'steps: 8
 stepps: 9'
 verdict train__unknown_key__refused_with_line "$(complains 2 "wrong.yaml:9" train "$work/wrong.yaml")"

@@ -322,6 +322,36 @@ static void test_image__faults__named_with_their_byte(void **state) {
   refused("lra/image", "a", TASK_TRAIN, "data_batch_3.bin: missing");
 }
 
+/* --- a part of a split ---------------------------------------------------------------------------------------------- */
+
+static void test_draw__some_examples__whole_in_order_and_always_the_same(void **state) {
+  (void)state;
+  char text[4096];
+  size_t n = 0;
+  for (int i = 0; i < 50; i++) n += (size_t)sprintf(text + n, "%d\tp%d\tq%d\t%0*d\t%0*d\n", i % 2, i, i, 1 + i % 7, i, 1 + i % 5, i);
+  task_data d[3];
+  ice_err e = {0};
+  for (int k = 0; k < 3; k++) assert_int_equal(retrieval_parse((const uint8_t *)text, n, "x.tsv", &d[k], &e), ICE_OK);
+  assert_int_equal(task_draw(&d[1], 20, &e), ICE_OK);
+  assert_int_equal(task_draw(&d[2], 20, &e), ICE_OK);
+  same(&d[1], &d[2]);
+  int64_t from = -1;
+  for (int64_t i = 0; i < 20; i++) { /* every one is an example of the whole, behind the one before */
+    int found = 0;
+    while (!found && ++from < d[0].count) {
+      found = d[0].label[from] == d[1].label[i];
+      for (int s = 0; s < 2; s++)
+        found = found && task_len(&d[0], from, s) == task_len(&d[1], i, s) &&
+                !memcmp(task_ids(&d[0], from, s), task_ids(&d[1], i, s), (size_t)task_len(&d[1], i, s) * sizeof(int32_t));
+    }
+    assert_true(found);
+  }
+  assert_true(from > 20); /* drawn, not cut off */
+  assert_int_equal(task_draw(&d[2], 99, &e), ICE_OK);
+  assert_int_equal(d[2].count, 20);
+  for (int k = 0; k < 3; k++) task_data_free(&d[k]);
+}
+
 /* --- the real sets -------------------------------------------------------------------------------------------------- */
 
 static void real_set(const char *name, int64_t least, int64_t most) {
@@ -374,6 +404,7 @@ int main(void) {
       TEST(test_image__official_batches__every_record_in_train_or_dev),
       TEST(test_image__archive_and_copy__found),
       TEST(test_image__faults__named_with_their_byte),
+      TEST(test_draw__some_examples__whole_in_order_and_always_the_same),
       TEST(test_real__text__whole_and_balanced),
       TEST(test_real__text_1k__whole_and_balanced),
       TEST(test_real__image__whole_and_balanced),
