@@ -195,7 +195,7 @@ static void test_metrics__three_columns__under_their_own_names(void **state) {
   const measure_result r = {.columns = 3, .rounds = ROUNDS, .max_rounds = ROUNDS, .times = times[0], .ok = ok};
   const measure_columns columns = {.own = 0, .vanilla = 1, .dense = 2};
   const measure_cost cost = {.pairs = 11, .bytes = 12};
-  const quality q = {.l2_error = 13, .rel_l2_error = 14, .mass = 15, .recall = 16};
+  const quality q = {.l2_error = 13, .rel_l2_error = 14, .mass = 15, .recall = 16, .mass_bound = 17};
   store_metric m[MEASURE_METRICS];
   measure_metrics(&r, columns, 1, &cost, &q, m);
   static const struct {
@@ -203,7 +203,7 @@ static void test_metrics__three_columns__under_their_own_names(void **state) {
     double value;
     int interval;
   } want[] = {{"attention_ns", 100, 1}, {"build_ns", 30, 1}, {"query_ns", 70, 1}, {"model_ns", 500, 1}, {"speedup_vanilla", 4, 1},
-              {"speedup_dense", 0.5, 1}, {"l2_error", 13, 0}, {"rel_l2_error", 14, 0}, {"mass", 15, 0}, {"recall", 16, 0},
+              {"speedup_dense", 0.5, 1}, {"l2_error", 13, 0}, {"rel_l2_error", 14, 0}, {"mass", 15, 0}, {"recall", 16, 0}, {"mass_bound", 17, 0},
               {"pairs", 11, 0}, {"peak_bytes", 12, 0}, {"rounds", ROUNDS, 0}};
   assert_int_equal(sizeof want / sizeof *want, MEASURE_METRICS);
   for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
