@@ -177,14 +177,15 @@ static uint32_t rounds_until(const uint64_t *sorted, int64_t n, uint32_t x) {
 /* when[i]: for "dci" the round in which key s0 + i completes in its first composite; for "l2" an ascending image of its
  * smallest Euclidean distance of projections. */
 static void completion(const dci *x, int64_t s0, int64_t count, const float *a, dci_work *w) {
-  const int simp = x->shape.simp;
+  enum { SORT_FROM = 256 }; /* keys: fewer are counted faster than sorted */
+  const int simp = x->shape.simp, sorted = !x->shape.l2 && count >= SORT_FROM;
   for (int64_t i = 0; i < count; i++) w->when[i] = UINT32_MAX;
   for (int c = 0; c < x->shape.comp; c++) {
     for (int j = 0; j < simp; j++) {
       const float *p = x->projection + (int64_t)(c * simp + j) * x->n + s0, at = a[c * simp + j];
       for (int64_t i = 0; i < count; i++) w->delta[j * count + i] = fabsf(p[i] - at);
     }
-    if (!x->shape.l2) {
+    if (sorted) {
       for (int64_t i = 0; i < simp * count; i++) w->order[i] = float_bits(w->delta[i]);
       attn_sort_u64(w->order, simp * count, w->spare);
     }
@@ -195,7 +196,9 @@ static void completion(const dci *x, int64_t s0, int64_t count, const float *a, 
         most = v > most ? v : most;
         square += v * v;
       }
-      const uint32_t when = x->shape.l2 ? float_bits(square) : rounds_until(w->order, simp * count, float_bits(most));
+      const uint32_t when = x->shape.l2 ? float_bits(square)
+                            : sorted    ? rounds_until(w->order, simp * count, float_bits(most))
+                                        : (uint32_t)(simp * count - x->mk->above(simp * count, w->delta, most));
       if (when < w->when[i]) w->when[i] = when;
     }
   }

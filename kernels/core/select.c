@@ -31,7 +31,7 @@ void attn_select(attn_hit *hit, int64_t n, int64_t k) {
 }
 
 void attn_sort_u64(uint64_t *a, int64_t n, uint64_t *spare) {
-  if (n <= 48) {
+  if (n <= 96) {
     for (int64_t i = 1; i < n; i++) {
       const uint64_t v = a[i];
       int64_t j = i;

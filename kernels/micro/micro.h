@@ -104,6 +104,8 @@ typedef struct attn_micro {
    *  first + j) to id; in order. Returns how many. s is read, score and id are written in whole vectors. */
   int64_t (*sift)(int64_t n, const float *s, float unit, float floor, int32_t first, const int32_t *ids, float *score,
                   int32_t *id);
+  /** How many of x[0..n) exceed bar. */
+  int64_t (*above)(int64_t n, const float *x, float bar);
   /** Moves the k largest of n finite scores, and their ids, to the front; their order is kept. Ties: the lower id. Ids are
    *  distinct and >= 0. k >= n leaves all as it is. Places from k on hold anything afterwards; written in whole vectors.
    *  Returns a number that every kept score reaches and none of the others exceeds; -inf when all are kept. */

@@ -93,6 +93,20 @@ static void test_sift__any_floor__survivors_in_order(void **state) {
       }
 }
 
+static void test_above__any_length__counts(void **state) {
+  const attn_micro *mk = isa_of(state);
+  for (int64_t n = 0; n <= 70; n++) {
+    guard g;
+    float *x = numbers(&g, n, (uint64_t)n);
+    if (n > 2) x[n / 2] = 0.25f; /* equal is not above */
+    int64_t want = 0;
+    for (int64_t j = 0; j < n; j++) want += x[j] > 0.25f;
+    assert_int_equal(mk->above(n, x, 0.25f), want);
+    assert_int_equal(mk->above(n, x, -INFINITY), n);
+    drop(&g, 1);
+  }
+}
+
 /* Against a full sort; values from few to many equal ones, both zeros, both signs, all magnitudes. */
 static void test_select_best__any_data__the_k_best_in_their_order(void **state) {
   const attn_micro *mk = isa_of(state);
@@ -174,6 +188,7 @@ static const struct {
 } per_isa[] = {
     ISA_TEST(test_scores__any_shape__chain_of_products_in_order),
     ISA_TEST(test_sift__any_floor__survivors_in_order),
+    ISA_TEST(test_above__any_length__counts),
     ISA_TEST(test_select_best__any_data__the_k_best_in_their_order),
     ISA_TEST(test_weigh_rows__any_width__sums_within_rounding),
     ISA_TEST(test_weigh_rows__nan__reaches_its_column_only),
