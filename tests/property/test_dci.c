@@ -113,9 +113,8 @@ static void test_cell__1000_random_budgets__candidates_of_the_walk(void **state)
   (void)state;
   attn_rng r;
   attn_rng_seed(&r, 1, 1);
-  enum { MOST = 600 };
   for (int trial = 0; trial < 1000; trial++) {
-    const int64_t n = 1 + (int64_t)attn_rng_below(&r, trial % 10 ? 24 : trial % 250 ? 80 : MOST);
+    const int64_t n = 1 + (int64_t)attn_rng_below(&r, trial % 10 ? 24 : 80);
     const int comp = 1 + (int)attn_rng_below(&r, 3), simp = 1 + (int)attn_rng_below(&r, 5);
     bench b;
     bench_make(&b, shape_of(5, comp, simp, 1), n, (uint64_t)trial, 1.0);
@@ -125,8 +124,8 @@ static void test_cell__1000_random_budgets__candidates_of_the_walk(void **state)
     for (int j = 0; j < comp * simp; j++) a[j] = (float)(0.6 * attn_rng_normal(&r));
     const int64_t want = 1 + (int64_t)attn_rng_below(&r, (uint64_t)n + 2), need = (int64_t)attn_rng_below(&r, (uint64_t)(2 * n));
     const double visit = 1e-3 + 0.999 * attn_rng_uniform(&r), retrieve = 1e-3 + 0.999 * attn_rng_uniform(&r);
-    int32_t out[MOST];
-    uint8_t expected[MOST], got[MOST] = {0};
+    int32_t out[80];
+    uint8_t expected[80], got[80] = {0};
     const cell c = {n, comp, simp, b.x.projection, a, b.x.n};
     walk(&c, want < n ? want : n, need, b.x.size, share(visit, n), share(retrieve, n), expected);
     const int64_t count = dci_cell(&b.x, 0, n, a, want, need, visit, retrieve, &b.w, out);
@@ -173,6 +172,33 @@ static void test_cell__one_composite__smallest_largest_differences(void **state)
     assert_true(trial % 2 ? count >= budget : count == budget); /* keys of equal difference come together */
     bench_free(&b);
   }
+}
+
+static int by_size(const void *a, const void *b) {
+  const float x = *(const float *)a, y = *(const float *)b;
+  return x < y ? -1 : x > y;
+}
+/* A large cell, whose differences are sorted: after R pops the candidates are the keys within the R smallest. */
+static void test_cell__large_and_few_pops__keys_within_the_smallest_differences(void **state) {
+  (void)state;
+  enum { N = 300, S = 2 };
+  bench b;
+  bench_make(&b, shape_of(5, 1, S, 1), N, 7, 1.0);
+  bench_build(&b, 1);
+  const float a[S] = {0.1f, -0.2f};
+  const cell c = {N, 1, S, b.x.projection, a, N};
+  for (int visits = 30; visits < N; visits += 17) {
+    float gaps[S * N];
+    for (int j = 0; j < S; j++)
+      for (int i = 0; i < N; i++) gaps[j * N + i] = gap(&c, j, i);
+    qsort(gaps, S * N, sizeof *gaps, by_size);
+    int32_t out[N];
+    uint8_t got[N] = {0};
+    const int64_t count = dci_cell(&b.x, 0, N, a, 1, 0, (visits - 0.5) / N, 1.0, &b.w, out);
+    for (int64_t i = 0; i < count; i++) got[out[i]] = 1;
+    for (int i = 0; i < N; i++) assert_int_equal(got[i], fmaxf(gap(&c, 0, i), gap(&c, 1, i)) <= gaps[visits * S - 1]);
+  }
+  bench_free(&b);
 }
 
 static void test_cell__larger_budget__candidates_are_nested(void **state) {
@@ -613,6 +639,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_cell__1000_random_budgets__candidates_of_the_walk),
       cmocka_unit_test(test_cell__one_composite__smallest_largest_differences),
+      cmocka_unit_test(test_cell__large_and_few_pops__keys_within_the_smallest_differences),
       cmocka_unit_test(test_cell__larger_budget__candidates_are_nested),
       cmocka_unit_test(test_maps__norms_over_three_decades__unit_and_distances_order_as_products),
       cmocka_unit_test(test_directions__many__unit_uncorrelated_and_of_the_seed),
