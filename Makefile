@@ -28,7 +28,7 @@ FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
-.PHONY: all deps test check-tests golden quickstart bench bench-gate install uninstall asan tsan fuzz format clean help FORCE
+.PHONY: all deps test check-tests golden quickstart bench bench-gate plugins install uninstall asan tsan fuzz format clean help FORCE
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -112,6 +112,15 @@ bench: all ## time every attention over n = 1k..256k and draw it (about an hour;
 
 bench-gate: all ## measure what the kernels are meant to reach (configs/bench/aims.yaml): a benchmark, not a test
 	@$(BENCH) gate configs/bench/aims.yaml --db $(BENCH_DB)
+
+# Optional, never part of the program: other people's searches as plug-ins of `attn`.
+FAISS := $(if $(shell command -v $(CXX)),$(wildcard /usr/include/faiss/Index.h /usr/local/include/faiss/Index.h))
+plugins: $(if $(FAISS),build/plugins/faiss_ivf.so build/plugins/faiss_hnsw.so) ## build faiss as plug-ins of attn, where libfaiss-dev is installed (build/plugins)
+	@$(if $(FAISS),ls $^,echo "plugins: faiss/Index.h or $(CXX) is missing: apt-get install libfaiss-dev g++")
+build/plugins/faiss_hnsw.so: FAISS_KIND := -DFAISS_HNSW
+build/plugins/faiss_%.so: plugins/faiss.cpp kernels/attn.h kernels/core/status.h
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 -O3 -g -Wall -Wextra -I. $(FAISS_KIND) -fopenmp -fPIC -shared -o $@ $< -lfaiss $(shell pkg-config --libs openblas)
 
 SHARE := $(DESTDIR)$(PREFIX)/share/icebench
 install: all ## install program, manual page, experiments, checkpoints and tapes (PREFIX=/usr/local)

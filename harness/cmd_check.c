@@ -146,6 +146,7 @@ const cli_verb cli_verb_check = {
         "                       a checkpoint; an id goes with its own task, a path with every task\n"
         "  shape                instead of a model, for task: synth/gauss, synth/clustered, synth/lowrank:\n"
         "                       {h: 1, n: [1024, 4096], d: [32, 64], causal: [false, true]}; see icebench attn --help\n"
+        "                       nk (n): keys, when there are more or fewer of them than the n queries\n"
         "  methods              needed; a list of `- dense` or `- iceformer: {k: [8, 16], comp: 2}`; lists multiply "
         "out\n"
         "                       (icebench show METHOD tells parameters, ranges, defaults); or the word all\n"

@@ -8,10 +8,11 @@
 
 #include "harness/synth.h"
 
-enum { D, CAUSAL, H, N };
-static const char *const keys[CONFIG_SHAPE_KEYS] = {[D] = "d", [CAUSAL] = "causal", [H] = "h", [N] = "n"};
-static const int64_t most[CONFIG_SHAPE_KEYS] = {[D] = 1 << 16, [CAUSAL] = 1, [H] = 1 << 16, [N] = 1 << 30};
-static const int64_t otherwise[CONFIG_SHAPE_KEYS] = {[D] = 64, [CAUSAL] = 0, [H] = 1, [N] = 1024}; /* as synth.h */
+enum { D, CAUSAL, H, NK, N };
+static const char *const keys[CONFIG_SHAPE_KEYS] = {[D] = "d", [CAUSAL] = "causal", [H] = "h", [NK] = "nk", [N] = "n"};
+static const int64_t most[CONFIG_SHAPE_KEYS] = {[D] = 1 << 16, [CAUSAL] = 1, [H] = 1 << 16, [NK] = 1 << 30, [N] = 1 << 30};
+/* As synth.h. NK 0: as many keys as queries. */
+static const int64_t otherwise[CONFIG_SHAPE_KEYS] = {[D] = 64, [CAUSAL] = 0, [H] = 1, [NK] = 0, [N] = 1024};
 
 #define TENSORS(kind) {.name = "synth/" kind, .doc = "synthetic tensors", .metric = "none", .source = "nothing to fetch", .inputs = 1}
 static const task tasks[] = {[SYNTH_GAUSS] = TENSORS("gauss"), [SYNTH_CLUSTERED] = TENSORS("clustered"), [SYNTH_LOWRANK] = TENSORS("lowrank")};
@@ -34,7 +35,7 @@ static int read_value(const yaml_node *n, int key, int64_t *out, ice_err *e) {
 int config_shapes_set(config_shapes *s, const char *key, yaml_node *n, ice_err *e) {
   int k = 0;
   while (k < CONFIG_SHAPE_KEYS && strcmp(keys[k], key)) k++;
-  if (k == CONFIG_SHAPE_KEYS) return yaml_fail_key(n, e, "unknown key %s, allowed h, n, d, causal", key);
+  if (k == CONFIG_SHAPE_KEYS) return yaml_fail_key(n, e, "unknown key %s, allowed h, n, nk, d, causal", key);
   const int count = yaml_is_map(n) ? 0 : yaml_count(n);
   int64_t value, other;
   if (count < 1 || count > 1000) return yaml_fail(n, e, "allowed a value or a list of 1..1000 values");
@@ -73,9 +74,14 @@ int config_shapes_make(const config_shapes *s, int64_t i, const task *t, uint64_
     i /= count;
   }
   *source = *model = NULL;
-  if (asprintf(source, "%s:h=%" PRId64 ",n=%" PRId64 ",d=%" PRId64 ",causal=%d,seed=%" PRIu64, strchr(t->name, '/') + 1,
-               v[H], v[N], v[D], (int)v[CAUSAL], seed) < 0 ||
-      asprintf(model, "h=%" PRId64 ",d=%" PRId64 "%s", v[H], v[D], v[CAUSAL] ? ",causal" : "") < 0) {
+  char keys_of_it[32] = "", queries[32] = "";
+  if (v[NK]) {
+    (void)snprintf(keys_of_it, sizeof keys_of_it, ",nk=%" PRId64, v[NK]);
+    (void)snprintf(queries, sizeof queries, ",nq=%" PRId64, v[N]);
+  }
+  if (asprintf(source, "%s:h=%" PRId64 ",n=%" PRId64 "%s,d=%" PRId64 ",causal=%d,seed=%" PRIu64, strchr(t->name, '/') + 1,
+               v[H], v[N], keys_of_it, v[D], (int)v[CAUSAL], seed) < 0 ||
+      asprintf(model, "h=%" PRId64 ",d=%" PRId64 "%s%s", v[H], v[D], queries, v[CAUSAL] ? ",causal" : "") < 0) {
     free(*source);
     *source = NULL;
     return ice_fail(e, ICE_INTERNAL, "out of memory");
@@ -84,6 +90,6 @@ int config_shapes_make(const config_shapes *s, int64_t i, const task *t, uint64_
   if (synth_parse(*source, &parsed, &own) == ICE_OK) return ICE_OK;
   free(*source), free(*model);
   *source = *model = NULL;
-  const int largest = s->list[N] ? N : D; /* the defaults alone are fine */
+  const int largest = s->list[NK] ? NK : s->list[N] ? N : D; /* the defaults alone are fine */
   return yaml_fail_at(s->list[largest] ? s->list[largest] : s->list[H], e, "shape: %s", own.text);
 }

@@ -1,16 +1,17 @@
 /* config_shape.h - experiments on synthetic tensors: `task: synth/clustered` with `shape: {h: 1, n: [1024, 4096], d: 64}` instead
  * of a model. A cell's tensors are a source of synth.h, its seed the seed of the cell; its model is the shape without n,
- * "h=1,d=64", so that rows of one model differ in their length. */
+ * "h=1,d=64", so that rows of one model differ in their length. With `nk` there are n queries on nk keys; the length of a row is
+ * nk and its model "h=1,d=64,nq=1000". */
 #ifndef ICE_CONFIG_SHAPE_H
 #define ICE_CONFIG_SHAPE_H
 
 #include "datasets/task.h"
 #include "harness/yaml.h"
 
-enum { CONFIG_SHAPE_KEYS = 4 };
+enum { CONFIG_SHAPE_KEYS = 5 };
 
 typedef struct config_shapes {
-  yaml_node *list[CONFIG_SHAPE_KEYS]; /* d, causal, h, n: values or lists; NULL: the default of synth.h. n turns fastest */
+  yaml_node *list[CONFIG_SHAPE_KEYS]; /* d, causal, h, nk, n: values or lists; NULL: the default of synth.h. n turns fastest */
 } config_shapes;
 
 /** The task of a name such as "synth/clustered" of which there is a source of tensors; NULL otherwise. It has no examples. */

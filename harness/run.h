@@ -26,7 +26,7 @@ typedef struct run_options {
 
 typedef struct run_data { /* what is known of a task's split */
   const task *task;
-  int64_t count, longest;
+  int64_t count, longest, queries; /* queries: longest, but for tensors with a number of their own */
   double mean, mean_square; /* tokens per sequence */
   int official;
   const char *note; /* of task_data */

@@ -38,6 +38,7 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
     r->mean += (double)n / (double)sequences;
     r->mean_square += (double)n * (double)n / (double)sequences;
   }
+  r->queries = r->longest;
   int rc = d.count > 0 ? ICE_OK : ice_fail(e, ICE_DATA, "%s: no examples", d.origin);
   task_data_free(&d);
   *out = r;
@@ -53,9 +54,10 @@ static void add_tensors(run_plan *p, const config_cell *cell, const run_data **d
   *d = (run_data){.task = cell->task,
                   .count = 1,
                   .longest = s.nk,
+                  .queries = s.nq,
                   .official = 1,
                   .mean = (double)s.nk,
-                  .mean_square = (double)s.nk * (double)s.nk};
+                  .mean_square = (double)s.nq * (double)s.nk};
   (void)snprintf(d->hash, sizeof d->hash, "%016llx", (unsigned long long)XXH3_64bits(source, strlen(source)));
   run_model *m = p->model + p->n_models++;
   *m = (run_model){.name = cell->model,
@@ -322,7 +324,7 @@ double run_guess_bytes(const run_plan *p, const run_cell *c) {
     const attn_problem pb = {.b = 1,
                              .h = m->heads,
                              .hkv = m->heads,
-                             .nq = c->data->longest,
+                             .nq = c->data->queries,
                              .nk = c->data->longest,
                              .d = m->width / m->heads,
                              .dv = m->width / m->heads,

@@ -1,6 +1,7 @@
 -- What every figure selects from: the finished rows of one group (?1..?6), as `named` with `series` and `setting`.
 -- Rows of fewer examples and of older versions of a method stay out. The budget of a method is k, or else its only parameter
--- that varies; setting tells the budget, series the method and whatever else varies.
+-- that varies; where k stays and only the breadth of the search varies, that. setting tells the budget, series the method and
+-- whatever else varies.
 WITH finished AS MATERIALIZED (
   SELECT *, iif(json_valid(params), params, '{}') AS given
   FROM results
@@ -14,8 +15,9 @@ WITH finished AS MATERIALIZED (
   SELECT method, p.key FROM newest, json_each(given) p GROUP BY method, p.key HAVING count(DISTINCT p.value) > 1
 ), budget AS MATERIALIZED (
   SELECT n.method,
-         iif(max(k) IS NOT NULL, 'k', (SELECT max(key) FROM varying v WHERE v.method = n.method HAVING count(*) = 1)) AS key
-  FROM newest n GROUP BY n.method
+         CASE WHEN count(DISTINCT v.key) = 1 AND (max(k) IS NULL OR max(v.key) IN ('beam', 'ef', 'nprobe')) THEN max(v.key)
+              WHEN max(k) IS NOT NULL THEN 'k' END AS key
+  FROM newest n LEFT JOIN varying v ON v.method = n.method GROUP BY n.method
 ), named AS MATERIALIZED (
   SELECT n.*,
          -- tensors of several lengths: their charts have n as an axis, and others would mix the lengths

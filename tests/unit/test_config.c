@@ -113,6 +113,11 @@ static void test_shape__lists__multiply_out_with_n_fastest(void **state) {
   assert_int_equal(x.n_cells, drop_in);
   assert_string_equal(x.cell[0].source, "clustered:h=1,n=1024,d=64,causal=0,seed=1");
   config_free(&x);
+  if (load(TENSORS "shape: {n: 4, nk: [8, 16], d: 2}\nmethods: [dense]\n", &x, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(x.n_cells, 2);
+  assert_string_equal(x.cell[1].source, "clustered:h=1,n=4,nk=16,d=2,causal=0,seed=1");
+  assert_string_equal(x.cell[1].model, "h=1,d=2,nq=4");
+  config_free(&x);
   const char *file = TENSORS "shape: {n: 64}\nmethods: [dense]\n", *path = scratch_write("t.yaml", file, strlen(file));
   const char *const set[] = {"shape.n=8|16", "task=synth/gauss", NULL};
   if (config_load(path, set, &x, &e) != ICE_OK) fail_msg("%s", e.text);
@@ -125,8 +130,9 @@ static void test_shape__faults__named(void **state) {
   (void)state;
   refused(TENSORS "methods: [dense]\n", "shape");
   refused(TENSORS "shape: 7\nmethods: [dense]\n", "shape");
-  refused(TENSORS "shape: {m: 7}\nmethods: [dense]\n", "unknown key m, allowed h, n, d, causal");
+  refused(TENSORS "shape: {m: 7}\nmethods: [dense]\n", "unknown key m, allowed h, n, nk, d, causal");
   refused(TENSORS "shape: {n: 0}\nmethods: [dense]\n", "n = 0, allowed");
+  refused(TENSORS "shape: {nk: 0}\nmethods: [dense]\n", "nk = 0, allowed");
   refused(TENSORS "shape: {n: [8, 8]}\nmethods: [dense]\n", "given twice");
   refused(TENSORS "shape: {n: []}\nmethods: [dense]\n", "allowed a value or a list");
   refused(TENSORS "shape: {n: [[8]]}\nmethods: [dense]\n", "n = ");

@@ -223,9 +223,12 @@ static void test_rows__other_parameters_that_vary__name_the_series(void **state)
   put("e", "icecells", "{\"visit\":2,\"x\":1}", 0.35, 2, 2.2, 0.8, 0.1);
   put("e", "icecells", "{\"visit\":8,\"x\":1}", 0.35, 3, 2.2, 0.8, 0.05);
   put("e", "strange", "no JSON", 0.35, 3, 2.2, 0.8, 0.05);
+  put("e", "search", "{\"k\":8,\"nprobe\":1}", 0.35, 5, 2.2, 0.8, 0.2);
+  put("e", "search", "{\"k\":8,\"nprobe\":4}", 0.35, 7, 2.2, 0.8, 0.1);
   const plot_options o = options("e");
   draw(&o);
   const char *t = file("e-error-time.dat");
+  has(t, "\tsearch\tsearch\t7.0\t0.1\tnprobe=4\n"); /* k stays, the search widens */
   has(t, "\ticeformer levels=2\ticeformer\t5.0\t0.2\tk=8\n");
   has(t, "\ticeformer levels=3\ticeformer\t6.0\t0.1\tk=8\n");
   has(t, "\ticecells\ticecells\t2.0\t0.1\tvisit=2\n"); /* its only varying parameter is its budget */
