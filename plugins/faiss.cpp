@@ -12,6 +12,7 @@
 // inner products, sum of their values. `build` trains and fills the indices, so training is in the measured time.
 // Threads  faiss gets OpenMP and OpenBLAS threads as the problem says, and the program its own settings back. The graph of
 //          faiss_hnsw depends on their timing: its numbers move a little from build to build when there are several.
+//          Two threads must not call `forward` of one plan of faiss_hnsw at once: ef is a setting of its index.
 // Memory   faiss allocates by itself, in searches too: peak_bytes counts the lists of results, not the indices.
 // pairs    faiss_ivf: centroids and scanned keys. faiss_hnsw: what faiss counts, which leaves out the upper levels of the graph.
 #include "kernels/attn.h"
@@ -84,12 +85,11 @@ std::unique_ptr<faiss::Index> make_index(const attn_problem &pb, const params &p
   return x;
 }
 
-// Searches; returns the products evaluated.
-uint64_t search(const faiss::Index &x, const params &p, int64_t n, const float *q, int64_t k, float *score, int64_t *id) {
-  faiss::SearchParametersHNSW how;
-  how.efSearch = static_cast<int>(std::max(p.ef, k));
+// Searches; returns the products evaluated. faiss 1.7.3 takes ef from the index and ignores SearchParametersHNSW.
+uint64_t search(faiss::Index &x, const params &p, int64_t n, const float *q, int64_t k, float *score, int64_t *id) {
+  dynamic_cast<faiss::IndexHNSW &>(x).hnsw.efSearch = static_cast<int>(std::max(p.ef, k));
   faiss::hnsw_stats.reset();
-  x.search(n, q, k, score, id, &how);
+  x.search(n, q, k, score, id);
   return faiss::hnsw_stats.n3;
 }
 #else
@@ -108,7 +108,7 @@ std::unique_ptr<faiss::Index> make_index(const attn_problem &pb, const params &p
   return x;
 }
 
-uint64_t search(const faiss::Index &x, const params &p, int64_t n, const float *q, int64_t k, float *score, int64_t *id) {
+uint64_t search(faiss::Index &x, const params &p, int64_t n, const float *q, int64_t k, float *score, int64_t *id) {
   const auto lists = dynamic_cast<const faiss::IndexIVFFlat &>(x).nlist;
   faiss::SearchParametersIVF how;
   how.nprobe = std::min(static_cast<size_t>(p.nprobe), lists);
@@ -194,7 +194,7 @@ attn_status forward(const void *at, const void *ps, attn_view q, attn_viewm out,
   for (int64_t i = 0; i < heads && k > 0 && pb.nq > 0; i++) { // all searches first: what throws leaves `out` as it was
     std::vector<float> copy;
     const float *queries = dense_rows(q.p + i / pb.h * q.sb + i % pb.h * q.sh, q.sn, pb.nq, pb.d, copy);
-    const auto &index = *(*pl->index)[static_cast<size_t>(i / pb.h * pb.hkv + i % pb.h / group)];
+    auto &index = *(*pl->index)[static_cast<size_t>(i / pb.h * pb.hkv + i % pb.h / group)];
     pairs += search(index, p, pb.nq, queries, k, score + i * pb.nq * k, id + i * pb.nq * k);
   }
 #pragma omp parallel for schedule(static)
@@ -232,7 +232,7 @@ const char *const name = "faiss_hnsw", *const doc = "k nearest keys by faiss' na
 const char *const name = "faiss_ivf", *const doc = "k nearest keys by faiss' inverted lists", *const cite = "Johnson et al. 2017 (arXiv:1702.08734)";
 #endif
 const attn_method method = {name,    "1",    cite,  doc,     caps,    sizeof(params), table, nullptr,
-                            sizes, prepare, build, forward, release, nullptr};
+                            sizes, prepare, build, forward, release, nullptr, nullptr};
 
 } // namespace
 
