@@ -27,6 +27,22 @@ static inline void *attn_carve(char **p, size_t bytes) {
   return at;
 }
 
+/** Lays arrays out in one block: hands out the next rounded bytes of `p`, or only counts them when p is NULL. So one list
+ *  of arrays serves both for the size of a block and for pointing into it. */
+typedef struct attn_layout {
+  char *p;
+  size_t used;
+} attn_layout;
+static inline void *attn_place(attn_layout *at, size_t bytes) {
+  void *here = at->p ? at->p + at->used : NULL;
+  at->used = attn_add(at->used, attn_round(bytes));
+  return here;
+}
+/** The same for n rows of `width` floats (or other things of 4 bytes). */
+static inline void *attn_place_floats(attn_layout *at, int64_t n, int64_t width) {
+  return attn_place(at, attn_mul(attn_mul((size_t)n, (size_t)width), sizeof(float)));
+}
+
 typedef struct attn_alloc_count {
   uint64_t calls;                /* attn_alloc calls so far, whole process */
   size_t live_bytes, peak_bytes; /* requested bytes, without headers       */

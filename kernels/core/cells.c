@@ -18,37 +18,23 @@
 /* Panels of keys when every cell begins a new one. */
 static int64_t most_panels(const attn_micro *mk, int64_t cells, int64_t nk) { return attn_panels(mk, nk) + cells; }
 
-/* Hands out the next bytes of a block, or only counts them when there is none. */
-typedef struct carver {
-  char *p;
-  size_t used;
-} carver;
-static void *next(carver *at, size_t bytes) {
-  void *here = at->p ? at->p + at->used : NULL;
-  at->used = attn_add(at->used, attn_round(bytes));
-  return here;
-}
-static void *floats(carver *at, int64_t n, int64_t width) {
-  return next(at, attn_mul(attn_mul((size_t)n, (size_t)width), sizeof(float)));
-}
-
 static size_t lay_out(attn_cells *c, const attn_micro *mk, void *p, int64_t cells, int64_t nk, int64_t d, int64_t dv) {
-  carver at = {.p = p};
+  attn_layout at = {.p = p};
   *c = (attn_cells){.cells = cells, .d = d, .dv = dv, .nk = nk};
-  c->start = floats(&at, cells + 1, 1);
-  c->order = floats(&at, nk, 1);
-  c->cell = floats(&at, nk, 1);
-  c->panel = floats(&at, cells + 1, 1);
-  c->mean = floats(&at, cells, d);
-  c->bias = floats(&at, cells, 1);
-  c->mean_q = next(&at, (size_t)attn_bytes_i8(mk, cells, d));
-  c->mean_scale = floats(&at, cells, 1);
-  c->log2_count = floats(&at, cells, 1);
-  c->spread = floats(&at, cells, 1);
-  c->radius = floats(&at, cells, 1);
-  c->kt = floats(&at, most_panels(mk, cells, nk) * mk->panel, d);
-  c->v = floats(&at, nk, attn_padded(mk, dv));
-  c->v_mean = floats(&at, cells, dv);
+  c->start = attn_place_floats(&at, cells + 1, 1);
+  c->order = attn_place_floats(&at, nk, 1);
+  c->cell = attn_place_floats(&at, nk, 1);
+  c->panel = attn_place_floats(&at, cells + 1, 1);
+  c->mean = attn_place_floats(&at, cells, d);
+  c->bias = attn_place_floats(&at, cells, 1);
+  c->mean_q = attn_place(&at, (size_t)attn_bytes_i8(mk, cells, d));
+  c->mean_scale = attn_place_floats(&at, cells, 1);
+  c->log2_count = attn_place_floats(&at, cells, 1);
+  c->spread = attn_place_floats(&at, cells, 1);
+  c->radius = attn_place_floats(&at, cells, 1);
+  c->kt = attn_place_floats(&at, most_panels(mk, cells, nk) * mk->panel, d);
+  c->v = attn_place_floats(&at, nk, attn_padded(mk, dv));
+  c->v_mean = attn_place_floats(&at, cells, dv);
   return at.used;
 }
 
@@ -67,12 +53,12 @@ typedef struct cells_work {
   float *as, *score;  /* [CELLS_BLOCK], [CELLS_BLOCK, padded cells] */
 } cells_work;
 static size_t lay_out_work(cells_work *w, const attn_micro *mk, void *p, int64_t cells, int64_t d) {
-  carver at = {.p = p};
-  w->row = floats(&at, attn_width_i8(d), 1);
-  w->other = floats(&at, attn_width_i8(d), 1);
-  w->a = next(&at, (size_t)(CELLS_BLOCK * attn_width_i8(d)));
-  w->as = floats(&at, CELLS_BLOCK, 1);
-  w->score = floats(&at, CELLS_BLOCK, attn_padded(mk, cells));
+  attn_layout at = {.p = p};
+  w->row = attn_place_floats(&at, attn_width_i8(d), 1);
+  w->other = attn_place_floats(&at, attn_width_i8(d), 1);
+  w->a = attn_place(&at, (size_t)(CELLS_BLOCK * attn_width_i8(d)));
+  w->as = attn_place_floats(&at, CELLS_BLOCK, 1);
+  w->score = attn_place_floats(&at, CELLS_BLOCK, attn_padded(mk, cells));
   return at.used;
 }
 static cells_work work_in(const attn_cells *c, const attn_micro *mk, void *tmp) {

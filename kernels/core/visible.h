@@ -5,6 +5,11 @@
 
 #include "kernels/attn.h"
 
+/** Keys or values of key head i of [b, hkv], counted over the batch. */
+static inline const float *attn_key_head(attn_view x, const attn_problem *pb, int64_t i) {
+  return x.p + i / pb->hkv * x.sb + i % pb->hkv * x.sh;
+}
+
 /** Positions of the kept keys of one batch entry, ascending, into idx [nk]; returns how many. mask NULL keeps all. */
 static inline int64_t attn_keep(const uint8_t *mask, int64_t nk, int32_t *idx) {
   int64_t count = 0;

@@ -72,11 +72,6 @@ static attn_status dense_prepare(void *plan, const attn_problem *pb, const void 
   return ATTN_OK;
 }
 
-/* Keys or values of one key head. */
-static const float *head_of(attn_view x, const attn_problem *pb, int64_t i) {
-  return x.p + i / pb->hkv * x.sb + i % pb->hkv * x.sh;
-}
-
 /* Packs kept keys and values [j0, j0 + n) of key head i. */
 static void pack_part(dense_plan *pl, int64_t i, int64_t j0, int64_t n, const float *k, ptrdiff_t ks, const float *v,
                       ptrdiff_t vs) {
@@ -106,7 +101,7 @@ static attn_status dense_build(void *plan, attn_view k, attn_view v, const uint8
 #pragma omp parallel for num_threads(pb->threads) schedule(static)
   for (int64_t task = 0; task < heads * parts; task++) {
     const int64_t i = task / parts, j0 = task % parts * PART, n = pl->count[i / pb->hkv] - j0;
-    if (n > 0) pack_part(pl, i, j0, n < PART ? n : PART, head_of(k, pb, i), k.sn, head_of(v, pb, i), v.sn);
+    if (n > 0) pack_part(pl, i, j0, n < PART ? n : PART, attn_key_head(k, pb, i), k.sn, attn_key_head(v, pb, i), v.sn);
   }
   pl->built = 1;
   return ATTN_OK;
@@ -115,15 +110,12 @@ static attn_status dense_build(void *plan, attn_view k, attn_view v, const uint8
 /* One task: queries [i0, i0 + rows) of a head over all keys they see. */
 static uint64_t attend_block(const dense_plan *pl, int64_t head, int64_t i0, int64_t rows, attn_view q, attn_viewm out,
                              dense_block *b, float drop, uint64_t key, float *lse) {
-  const int64_t ib = head / pl->pb.h, ih = head % pl->pb.h, step = dense_block_k(pl->pb.d), tile = pl->mk->rows;
+  const int64_t ib = head / pl->pb.h, ih = head % pl->pb.h;
   const dense_head hd = dense_head_of(pl, ib, ih, drop, key);
   uint64_t pairs = 0;
   dense_block_load(pl, ib, ih, i0, rows, q, b);
   for (int64_t i = 0; i < rows; i++) pairs += (uint64_t)b->prefix[i];
-  /* A block of keys meets all tiles of the query block while it sits in cache. */
-  for (int64_t j0 = 0; j0 < b->prefix[rows - 1]; j0 += step)
-    for (int64_t i = 0; i < rows; i += tile)
-      dense_block_attend(pl, &hd, i, rows - i < tile ? rows - i : tile, i0 + i, j0, j0 + step, b);
+  dense_block_attend_all(pl, &hd, i0, rows, b);
   dense_block_store(pl, ib, ih, i0, rows, b, out, lse);
   return pairs;
 }

@@ -12,15 +12,14 @@
 static int64_t lds(int64_t d) { return dense_block_k(d) + 16; }
 
 static size_t lay_out(dense_block *b, const attn_problem *pb, const attn_micro *mk, int64_t rows, char *p) {
-  const int64_t floats[] = {rows * pb->d, rows * attn_padded(mk, pb->dv), rows, rows * 16, rows, DENSE_MAX_ROWS * lds(pb->d)};
-  void *at[6];
-  size_t used = 0;
-  for (int i = 0; i < 6; i++) {
-    at[i] = p ? p + used : NULL;
-    used = attn_add(used, attn_round(attn_mul((size_t)floats[i], sizeof(float))));
-  }
-  *b = (dense_block){.q = at[0], .o = at[1], .m = at[2], .l = at[3], .prefix = at[4], .s = at[5]};
-  return used;
+  attn_layout at = {.p = p};
+  b->q = attn_place_floats(&at, rows, pb->d);
+  b->o = attn_place_floats(&at, rows, attn_padded(mk, pb->dv));
+  b->m = attn_place_floats(&at, rows, 1);
+  b->l = attn_place_floats(&at, rows, 16);
+  b->prefix = attn_place_floats(&at, rows, 1);
+  b->s = attn_place_floats(&at, DENSE_MAX_ROWS, lds(pb->d));
+  return at.used;
 }
 size_t dense_block_bytes(const attn_problem *pb, const attn_micro *mk, int64_t rows) {
   dense_block b;
@@ -103,6 +102,14 @@ void dense_block_attend(const dense_plan *pl, const dense_head *hd, int64_t firs
   if (stop > middle) attend_keys(pl, hd, &t, middle, stop, 0, b);
 }
 
+void dense_block_attend_all(const dense_plan *pl, const dense_head *hd, int64_t i0, int64_t rows, const dense_block *b) {
+  const int64_t step = dense_block_k(pl->pb.d), tile = pl->mk->rows;
+  /* A block of keys meets all tiles of the query block while it sits in cache. */
+  for (int64_t j0 = 0; j0 < b->prefix[rows - 1]; j0 += step)
+    for (int64_t i = 0; i < rows; i += tile)
+      dense_block_attend(pl, hd, i, rows - i < tile ? rows - i : tile, i0 + i, j0, j0 + step, b);
+}
+
 void dense_block_attend_some(const dense_plan *pl, const dense_head *hd, int64_t first, int64_t rows, int64_t row0,
                              int64_t j0, int64_t j1, const int32_t *prefix, const dense_block *b) {
   const dense_tile t = {rows, first, row0, prefix};
@@ -116,9 +123,6 @@ void dense_block_store(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i0,
   const int64_t wo = attn_padded(pl->mk, pb->dv);
   for (int64_t i = 0; i < rows; i++) {
     float *to = out.p + ib * out.sb + ih * out.sh + (i0 + i) * out.sn;
-    const float sum = attn_lane_sum(b->l + i * 16);
-    const float inv = sum != 0.0f ? 1.0f / sum : 0.0f; /* no visible key, or only scores of -inf: zeros */
-    for (int64_t t = 0; t < pb->dv; t++) to[t] = b->o[i * wo + t] * inv;
-    if (lse) lse[(ib * pb->h + ih) * pb->nq + i0 + i] = attn_lse(b->m[i], sum);
+    attn_close_row(pb->dv, b->o + i * wo, b->m[i], b->l + i * 16, to, lse ? lse + (ib * pb->h + ih) * pb->nq + i0 + i : NULL);
   }
 }

@@ -54,7 +54,9 @@ void dense_block_load(const dense_plan *pl, int64_t ib, int64_t ih, int64_t i0, 
  *  dense_block_k keys; keys beyond a row's prefix are left out. row0: the first row's place in the head. */
 void dense_block_attend(const dense_plan *pl, const dense_head *hd, int64_t first, int64_t rows, int64_t row0, int64_t j0,
                         int64_t j1, const dense_block *b);
-/** The same for rows that see the first prefix[i] keys instead, by the same instructions whatever the prefixes are: the
+/** All `rows` of the block, the first of them row i0 of the head, against every key they see. */
+void dense_block_attend_all(const dense_plan *pl, const dense_head *hd, int64_t i0, int64_t rows, const dense_block *b);
+/** As dense_block_attend, for rows that see the first prefix[i] keys instead, by the same instructions whatever the prefixes are: the
  *  bits of a row do not depend on what its neighbours see. */
 void dense_block_attend_some(const dense_plan *pl, const dense_head *hd, int64_t first, int64_t rows, int64_t row0,
                              int64_t j0, int64_t j1, const int32_t *prefix, const dense_block *b);

@@ -130,11 +130,6 @@ static attn_status icecells_prepare(void *plan, const attn_problem *pb, const vo
 
 /* --- build ------------------------------------------------------------------------------------------------------- */
 
-/* Keys or values of one key head. */
-static const float *head_of(attn_view x, const attn_problem *pb, int64_t i) {
-  return x.p + i / pb->hkv * x.sb + i % pb->hkv * x.sh;
-}
-
 /* One pass of assignment, sorting and means over all heads, of every `every`-th key; by all threads of a parallel region. Tasks of fixed size, so
  * that bits are those of any number of threads. */
 static void lloyd_step(icecells_plan *pl, attn_view k, int64_t every, void *tmp) {
@@ -148,7 +143,7 @@ static void lloyd_step(icecells_plan *pl, attn_view k, int64_t every, void *tmp)
     const int64_t i = task / blocks, i0 = task % blocks * BLOCK, ib = i / pb->hkv;
     const int64_t keys = (pl->kept[ib] + every - 1) / every;
     if (i0 < keys)
-      attn_cells_assign(&pl->head[i], pl->mk, head_of(k, pb, i), k.sn, pl->idx + ib * pb->nk, every, i0,
+      attn_cells_assign(&pl->head[i], pl->mk, attn_key_head(k, pb, i), k.sn, pl->idx + ib * pb->nk, every, i0,
                         i0 + BLOCK < keys ? i0 + BLOCK : keys, tmp);
   }
 #pragma omp for schedule(dynamic)
@@ -156,7 +151,7 @@ static void lloyd_step(icecells_plan *pl, attn_view k, int64_t every, void *tmp)
 #pragma omp for schedule(dynamic)
   for (int64_t task = 0; task < heads * parts; task++) {
     const int64_t i = task / parts, c0 = task % parts * PART, c1 = c0 + PART < pl->cells ? c0 + PART : pl->cells;
-    attn_cells_means(&pl->head[i], pl->mk, head_of(k, pb, i), k.sn, c0, c1);
+    attn_cells_means(&pl->head[i], pl->mk, attn_key_head(k, pb, i), k.sn, c0, c1);
   }
 }
 
@@ -178,13 +173,13 @@ static attn_status icecells_build(void *plan, attn_view k, attn_view v, const ui
     void *tmp = (char *)scratch + (size_t)omp_get_thread_num() * per_thread;
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < heads; i++)
-      attn_cells_seed(&pl->head[i], head_of(k, pb, i), k.sn, pl->idx + i / pb->hkv * pb->nk, pl->kept[i / pb->hkv],
+      attn_cells_seed(&pl->head[i], attn_key_head(k, pb, i), k.sn, pl->idx + i / pb->hkv * pb->nk, pl->kept[i / pb->hkv],
                       attn_hash(pb->seed, (uint64_t)i, 0));
     for (int64_t step = 0; step <= pl->params.lloyd; step++) lloyd_step(pl, k, step < pl->params.lloyd ? SAMPLE : 1, tmp);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < heads * parts; task++) {
       const int64_t i = task / parts, c0 = task % parts * PART, c1 = c0 + PART < pl->cells ? c0 + PART : pl->cells;
-      attn_cells_pack(&pl->head[i], pl->mk, head_of(k, pb, i), k.sn, head_of(v, pb, i), v.sn, c0, c1, tmp);
+      attn_cells_pack(&pl->head[i], pl->mk, attn_key_head(k, pb, i), k.sn, attn_key_head(v, pb, i), v.sn, c0, c1, tmp);
     }
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < heads; i++) attn_cells_finish(&pl->head[i], pl->mk, tmp);

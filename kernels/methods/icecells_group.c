@@ -17,19 +17,19 @@ enum {
 /* --- memory --------------------------------------------------------------------------------------------------------- */
 
 static size_t lay_out(icecells_work *w, const attn_problem *pb, const attn_micro *mk, int64_t cells, char *p) {
-  const int64_t ld = attn_padded(mk, cells), wo = attn_padded(mk, pb->dv);
-  const int64_t floats[] = {GROUP * ld, GROUP * ld, GROUP * ld, ld, GROUP * LD, GROUP * wo, GROUP * 16, GROUP * pb->d, GROUP,
-                            GROUP * attn_width_i8(pb->d) / 4};
-  enum { PARTS = sizeof floats / sizeof *floats };
-  void *at[PARTS];
-  size_t used = 0;
-  for (int i = 0; i < PARTS; i++) {
-    at[i] = p ? p + used : NULL;
-    used = attn_add(used, attn_round(attn_mul((size_t)floats[i], sizeof(float))));
-  }
-  *w = (icecells_work){.estimate = at[0], .share = at[1], .bound = at[2], .priority = at[3], .s = at[4], .o = at[5],
-                       .l = at[6], .q = at[7], .m = at[8], .a = at[9]};
-  return used;
+  const int64_t ld = attn_padded(mk, cells);
+  attn_layout at = {.p = p};
+  w->estimate = attn_place_floats(&at, GROUP, ld);
+  w->share = attn_place_floats(&at, GROUP, ld);
+  w->bound = attn_place_floats(&at, GROUP, ld);
+  w->priority = attn_place_floats(&at, ld, 1);
+  w->s = attn_place_floats(&at, GROUP, LD);
+  w->o = attn_place_floats(&at, GROUP, attn_padded(mk, pb->dv));
+  w->l = attn_place_floats(&at, GROUP, 16);
+  w->q = attn_place_floats(&at, GROUP, pb->d);
+  w->m = attn_place_floats(&at, GROUP, 1);
+  w->a = attn_place(&at, (size_t)(GROUP * attn_width_i8(pb->d)));
+  return at.used;
 }
 size_t icecells_work_bytes(const attn_problem *pb, const attn_micro *mk, int64_t cells) {
   icecells_work w;
@@ -170,10 +170,8 @@ static void store(const group *g, int64_t ib, int64_t ih, const int32_t *query, 
   const int64_t dv = g->c->dv, wo = attn_padded(call->mk, dv);
   for (int64_t i = 0; i < g->rows; i++) {
     float *to = call->out.p + ib * call->out.sb + ih * call->out.sh + query[i] * call->out.sn;
-    const float sum = attn_lane_sum(w->l + i * 16), inverse = sum != 0.0f ? 1.0f / sum : 0.0f; /* no key: zeros */
-    for (int64_t t = 0; t < dv; t++) to[t] = w->o[i * wo + t] * inverse;
-    if (call->st && call->st->lse)
-      call->st->lse[(ib * call->pb->h + ih) * call->pb->nq + query[i]] = attn_lse(w->m[i], sum);
+    float *lse = call->st ? call->st->lse : NULL;
+    attn_close_row(dv, w->o + i * wo, w->m[i], w->l + i * 16, to, lse ? lse + (ib * call->pb->h + ih) * call->pb->nq + query[i] : NULL);
   }
 }
 

@@ -26,6 +26,7 @@
 #include "kernels/core/alloc.h"
 #include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
+#include "kernels/core/visible.h"
 #include "kernels/methods/dense.h"
 #include "kernels/methods/dense_block.h"
 #include "kernels/micro/micro.h"
@@ -81,22 +82,18 @@ typedef struct icescan_scratch { /* one thread's */
 
 static size_t lay_out(icescan_scratch *s, const attn_problem *pb, const attn_micro *mk, char *p) {
   const int64_t stretches = stretches_of(pb->nk);
-  const size_t width = (size_t)attn_width_i8(pb->d);
-  const size_t bytes[] = {dense_block_bytes(pb, mk, ROWS), ROWS * width, ROWS * sizeof(float), ROWS * sizeof(float),
-                          (size_t)DENSE_MAX_ROWS * CHUNK * sizeof(float),
-                          attn_mul(ROWS * sizeof(float), (size_t)stretches), attn_mul(sizeof(float), (size_t)stretches),
-                          attn_mul(sizeof(int32_t), (size_t)stretches), attn_mul(sizeof(int32_t), (size_t)stretches)};
-  enum { PARTS = sizeof bytes / sizeof *bytes };
-  void *at[PARTS];
-  size_t used = 0;
-  for (int i = 0; i < PARTS; i++) {
-    at[i] = p ? p + used : NULL;
-    used = attn_add(used, attn_round(bytes[i]));
-  }
-  *s = (icescan_scratch){.a = at[1], .as = at[2], .off = at[3], .score = at[4], .top = at[5], .share = at[6], .order = at[7],
-                         .chosen = at[8]};
-  if (p) s->block = dense_block_carve(at[0], pb, mk, ROWS);
-  return used;
+  attn_layout at = {.p = p};
+  void *block = attn_place(&at, dense_block_bytes(pb, mk, ROWS));
+  if (block) s->block = dense_block_carve(block, pb, mk, ROWS);
+  s->a = attn_place(&at, (size_t)(ROWS * attn_width_i8(pb->d)));
+  s->as = attn_place_floats(&at, ROWS, 1);
+  s->off = attn_place_floats(&at, ROWS, 1);
+  s->score = attn_place_floats(&at, DENSE_MAX_ROWS, CHUNK);
+  s->top = attn_place_floats(&at, ROWS, stretches);
+  s->share = attn_place_floats(&at, stretches, 1);
+  s->order = attn_place_floats(&at, stretches, 1);
+  s->chosen = attn_place_floats(&at, stretches, 1);
+  return at.used;
 }
 
 static attn_status icescan_sizes(const attn_problem *pb, const void *params, attn_mem *need) {
@@ -139,7 +136,7 @@ static int64_t pack_part(icescan_plan *pl, attn_view k, int64_t i, int64_t j0, i
   const dense_plan *exact = pl->exact;
   const int64_t left = exact->count[i / pb->hkv] - j0, n = left < PART ? left : PART, at = i * pb->nk + j0;
   const int32_t *idx = exact->idx + i / pb->hkv * pb->nk + j0;
-  const float *keys = k.p + i / pb->hkv * k.sb + i % pb->hkv * k.sh;
+  const float *keys = attn_key_head(k, pb, i);
   int64_t wild = -1;
   if (n <= 0) return -1;
   attn_pack_i8(pl->mk, n, pb->d, keys, k.sn, idx, pl->key + (size_t)i * pl->key_bytes + j0 * (attn_width_i8(pb->d) + 4),
@@ -368,12 +365,9 @@ static int pays(const icescan_call *call, const icescan_task *head, icescan_scra
 /* A task of a head for which scanning does not pay: all keys. */
 static uint64_t attend_densely(const icescan_call *call, const icescan_task *t, const dense_head *hd, icescan_scratch *s) {
   const attn_problem *pb = &call->pl->pb;
-  const int64_t tile = call->pl->mk->rows, step = dense_block_k(pb->d);
   const int32_t *idx = call->exact->idx + t->ib * pb->nk;
   dense_block_load(call->exact, t->ib, t->ih, t->i0, t->rows, call->q, &s->block);
-  for (int64_t j0 = 0; j0 < hd->kept; j0 += step)
-    for (int64_t i = 0; i < t->rows; i += tile)
-      dense_block_attend(call->exact, hd, i, t->rows - i < tile ? t->rows - i : tile, t->i0 + i, j0, j0 + step, &s->block);
+  dense_block_attend_all(call->exact, hd, t->i0, t->rows, &s->block);
   for (int64_t i = 0; i < t->rows && call->st; i++) {
     if (call->st->on_keys) call->st->on_keys(call->st->ctx, t->ib, t->ih, t->i0 + i, idx, hd->kept);
     if (call->st->missing) call->st->missing[(t->ib * pb->h + t->ih) * pb->nq + t->i0 + i] = 0.0f;
