@@ -11,19 +11,10 @@
 
 #include "kernels/core/rng.h"
 #include "kernels/core/select.h"
-#include "kernels/micro/micro.h"
 #include "tests/support/guard.h"
+#include "tests/support/isa.h"
 
 static const double U = 0x1p-24;
-
-static const attn_micro *isa_of(void **state) {
-  const attn_micro *mk = attn_micro_named(*state);
-  if (!mk) {
-    printf("SKIP %s: this CPU lacks it\n", (const char *)*state);
-    skip();
-  }
-  return mk;
-}
 
 static float *numbers(guard *g, int64_t n, uint64_t seed) { /* ends at an unmapped page */
   attn_rng r;
@@ -180,12 +171,7 @@ static void test_weigh_rows__nan__reaches_its_column_only(void **state) {
   for (int t = 0; t < WIDTH; t++) assert_true(t == 5 ? isnan(y[t]) : y[t] == 3.0f);
 }
 
-#define ISA_TEST(f) \
-  { #f, f }
-static const struct {
-  const char *name;
-  CMUnitTestFunction run;
-} per_isa[] = {
+static const isa_test per_isa[] = {
     ISA_TEST(test_scores__any_shape__chain_of_products_in_order),
     ISA_TEST(test_sift__any_floor__survivors_in_order),
     ISA_TEST(test_above__any_length__counts),
@@ -195,14 +181,4 @@ static const struct {
 };
 enum { PER_ISA = sizeof per_isa / sizeof *per_isa };
 
-int main(void) {
-  static char isas[][8] = {"scalar", "avx2", "avx512"};
-  static char name[3 * PER_ISA][128];
-  struct CMUnitTest tests[3 * PER_ISA];
-  for (int i = 0; i < 3; i++)
-    for (int t = 0; t < PER_ISA; t++) {
-      (void)snprintf(name[i * PER_ISA + t], sizeof *name, "%s__%s", per_isa[t].name, isas[i]);
-      tests[i * PER_ISA + t] = (struct CMUnitTest){name[i * PER_ISA + t], per_isa[t].run, NULL, NULL, isas[i]};
-    }
-  return _cmocka_run_group_tests("knn", tests, 3 * PER_ISA, NULL, NULL);
-}
+int main(void) { return isa_run("knn", NULL, 0, per_isa, PER_ISA); }

@@ -16,20 +16,11 @@
 #include <cmocka.h>
 
 #include "kernels/core/rng.h"
-#include "kernels/micro/micro.h"
 #include "tests/support/guard.h"
+#include "tests/support/isa.h"
 
 static const double U = 0x1p-24;
 enum { MOST = 1000, PLACES = 8 };
-
-static const attn_micro *isa_of(void **state) {
-  const attn_micro *mk = attn_micro_named(*state);
-  if (!mk) {
-    printf("SKIP %s: this CPU lacks it\n", (const char *)*state);
-    skip();
-  }
-  return mk;
-}
 
 static int64_t length(const attn_micro *mk, int i) {
   const int64_t n = mk->lanes, all[] = {0, 1, n - 1, n, n + 1, 2 * n + 3, MOST};
@@ -969,12 +960,7 @@ static void test_dispatch__environment__decides_or_complains(void **state) {
   assert_null(attn_micro_named("sse9"));
 }
 
-#define ISA_TEST(f)                                                                                                    \
-  { #f, f }
-static const struct {
-  const char *name;
-  CMUnitTestFunction run;
-} per_isa[] = {
+static const isa_test per_isa[] = {
     ISA_TEST(test_set__constants__fit_the_callers),
     ISA_TEST(test_dot__any_length_and_place__within_rounding),
     ISA_TEST(test_dot__special_values__follow_ieee),
@@ -1010,24 +996,17 @@ static const struct {
     ISA_TEST(test_gelu__special_values__limits_and_nan),
     ISA_TEST(test_pack__any_shape__follows_definition),
 };
-enum { PER_ISA = sizeof per_isa / sizeof *per_isa, ISAS = 4 };
+enum { PER_ISA = sizeof per_isa / sizeof *per_isa };
 
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "--choice") == 0) {
     printf("%s|%s\n", attn_isa_name(), attn_micro_error() ? attn_micro_error() : "");
     return 0;
   }
-  static char isas[][16] = {"scalar", "avx2", "avx512", "avx512-plain"};
-  static char name[ISAS * PER_ISA][128];
-  struct CMUnitTest tests[ISAS * PER_ISA + 3] = {
+  static const struct CMUnitTest once[] = {
       cmocka_unit_test(test_drop_at__many_elements__keeps_the_share_asked_for),
       cmocka_unit_test(test_drop_make__rates__round_to_16_bits),
       cmocka_unit_test(test_dispatch__environment__decides_or_complains),
   };
-  for (int i = 0; i < ISAS; i++)
-    for (int t = 0; t < PER_ISA; t++) {
-      (void)snprintf(name[i * PER_ISA + t], sizeof *name, "%s__%s", per_isa[t].name, isas[i]);
-      tests[3 + i * PER_ISA + t] = (struct CMUnitTest){name[i * PER_ISA + t], per_isa[t].run, NULL, NULL, isas[i]};
-    }
-  return _cmocka_run_group_tests("micro", tests, ISAS * PER_ISA + 3, NULL, NULL);
+  return isa_run("micro", once, sizeof once / sizeof *once, per_isa, PER_ISA);
 }
