@@ -92,16 +92,12 @@ void task_set_origin(task_data *d, const char *path) {
   (void)snprintf(d->origin, sizeof d->origin, "%.*s", (int)sizeof d->origin - 1, path);
 }
 
-int task_draw(task_data *d, int64_t n, ice_err *e) {
-  if (n >= d->count) return ICE_OK;
-  int64_t *order = malloc((size_t)d->count * sizeof *order), at = 0, kept = 0;
-  uint8_t *chosen = calloc((size_t)d->count, 1);
-  const int rc = order && chosen ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for %" PRId64 " examples", d->count);
-  if (rc == ICE_OK) task_permute(DRAW_SEED, d->count, order);
-  for (int64_t i = 0; i < n && rc == ICE_OK; i++) chosen[order[i]] = 1;
-  for (int64_t i = 0; i < d->count && rc == ICE_OK; i++) {
-    if (!chosen[i]) continue;
-    for (int s = 0; s < d->inputs; s++) { /* in place: nothing moves upwards */
+/* Keeps the examples whose mark is `mark`, in their order and in place: nothing moves upwards. */
+static void keep_marked(task_data *d, const uint8_t *marks, uint8_t mark) {
+  int64_t at = 0, kept = 0;
+  for (int64_t i = 0; i < d->count; i++) {
+    if (marks[i] != mark) continue;
+    for (int s = 0; s < d->inputs; s++) {
       const int64_t length = task_len(d, i, s);
       memmove(d->tokens + at, task_ids(d, i, s), (size_t)length * sizeof *d->tokens);
       d->start[kept * d->inputs + s] = at;
@@ -109,7 +105,57 @@ int task_draw(task_data *d, int64_t n, ice_err *e) {
     }
     d->label[kept++] = d->label[i];
   }
-  if (rc == ICE_OK) d->count = n, d->start[n * d->inputs] = at;
-  free(order), free(chosen);
+  d->count = kept;
+  d->start[kept * d->inputs] = at;
+}
+
+/* Marks n examples of a fixed permutation with 1, the others with 0; free() the marks. NULL: out of memory. */
+static uint8_t *mark_drawn(const task_data *d, int64_t n, ice_err *e) {
+  int64_t *order = malloc((size_t)d->count * sizeof *order);
+  uint8_t *marks = calloc((size_t)d->count, 1);
+  if (order && marks) {
+    task_permute(DRAW_SEED, d->count, order);
+    for (int64_t i = 0; i < n; i++) marks[order[i]] = 1;
+  } else {
+    (void)ice_fail(e, ICE_INTERNAL, "out of memory for %" PRId64 " examples", d->count);
+    free(marks), marks = NULL;
+  }
+  free(order);
+  return marks;
+}
+
+int task_draw(task_data *d, int64_t n, ice_err *e) {
+  if (n >= d->count) return ICE_OK;
+  uint8_t *marks = mark_drawn(d, n, e);
+  if (!marks) return ICE_INTERNAL;
+  keep_marked(d, marks, 1);
+  free(marks);
+  return ICE_OK;
+}
+
+static void *copy_of(const void *from, size_t bytes) {
+  void *to = malloc(bytes ? bytes : 1);
+  if (to) memcpy(to, from, bytes);
+  return to;
+}
+
+int task_hold_out(task_data *train, int64_t n, task_data *dev, ice_err *e) {
+  *dev = (task_data){0};
+  if (n < 1 || n >= train->count)
+    return ice_fail(e, ICE_USAGE, "hold_out = %" PRId64 ", allowed 1..%" PRId64 " of %s", n, train->count - 1, train->origin);
+  const size_t starts = (size_t)(train->count * train->inputs + 1);
+  uint8_t *marks = mark_drawn(train, n, e);
+  if (!marks) return ICE_INTERNAL;
+  *dev = *train;
+  dev->tokens = copy_of(train->tokens, (size_t)train->start[starts - 1] * sizeof *dev->tokens);
+  dev->start = copy_of(train->start, starts * sizeof *dev->start);
+  dev->label = copy_of(train->label, (size_t)train->count * sizeof *dev->label);
+  const int rc = dev->tokens && dev->start && dev->label ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a dev split");
+  if (rc == ICE_OK) {
+    keep_marked(dev, marks, 1);
+    keep_marked(train, marks, 0);
+  } else
+    task_data_free(dev);
+  free(marks);
   return rc;
 }

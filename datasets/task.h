@@ -95,6 +95,8 @@ void task_advice(const task *t, char *out, size_t size);
 int task_roots(char *buf, size_t size, const char **roots, int max);
 /** Keeps n examples, drawn by a fixed permutation, in their order (all when there are no more). ICE_INTERNAL: out of memory. */
 int task_draw(task_data *d, int64_t n, ice_err *e);
+/** Moves n examples, drawn by a fixed permutation, out of *train into *dev, both in their order. ICE_USAGE unless 0 < n < count. */
+int task_hold_out(task_data *train, int64_t n, task_data *dev, ice_err *e);
 void task_data_free(task_data *d);
 /** Length of sequence i of example e. */
 static inline int64_t task_len(const task_data *d, int64_t e, int i) {

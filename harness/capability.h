@@ -19,6 +19,7 @@ static const struct {
                     {ATTN_CAP_STOCHASTIC, "stochastic"},
                     {ATTN_CAP_ORDER_FREE, "order-free"},
                     {ATTN_CAP_CONVERGES, "converges"},
+                    {ATTN_CAP_SHARED_QK, "shared-qk"},
                     {ATTN_CAP_KEYSET, "key-sets"},
                     {0, NULL}};
 

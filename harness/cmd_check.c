@@ -57,20 +57,26 @@ static int check_experiment(const cli_common *common, const char *file, const ch
   return rc;
 }
 
-static int check_training(const char *file, yaml_doc *doc, const char *const *set, int json, ice_err *e) {
-  recipe r;
-  ICE_TRY(recipe_read(doc, &r, e));
+static int check_training(const char *file, const recipe *r, const char *const *set, int json, ice_err *e) {
   if (set) return ice_fail(e, ICE_USAGE, "--set %s: %s is a training, which takes no overrides", set[0], file);
   if (json)
     return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "file",
-                                    file, "kind", "training", "name", r.name, "task", r.task->name, "method",
-                                    r.method->name, "out", r.out, "init", r.init, "seed", (json_int_t)r.seed, "batch",
-                                    (json_int_t)r.batch, "steps", (json_int_t)r.steps, "warmup", (json_int_t)r.warmup,
-                                    "threads", (json_int_t)r.threads, "lr", r.lr, "dropout", r.dropout),
+                                    file, "kind", "training", "name", r->name, "task", r->task->name, "method",
+                                    r->method->name, "out", r->out, "init", r->init, "seed", (json_int_t)r->seed, "batch",
+                                    (json_int_t)r->batch, "steps", (json_int_t)r->steps, "warmup", (json_int_t)r->warmup,
+                                    "threads", (json_int_t)r->threads, "lr", r->lr, "dropout", r->dropout),
                           e);
-  (void)printf("%s: ok, training %s on %s with %s: %lld steps of %lld sequences, writes %s\n", file, r.name,
-               r.task->name, r.method->name, (long long)r.steps, (long long)r.batch, r.out);
+  (void)printf("%s: ok, training %s on %s with %s: %lld steps of %lld sequences, writes %s\n", file, r->name,
+               r->task->name, r->method->name, (long long)r->steps, (long long)r->batch, r->out);
   return ICE_OK;
+}
+
+static int read_training(const char *file, yaml_doc *doc, const char *const *set, int json, ice_err *e) {
+  recipe r;
+  int rc = recipe_read(doc, &r, e);
+  if (rc == ICE_OK) rc = check_training(file, &r, set, json, e);
+  recipe_free(&r);
+  return rc;
 }
 
 static int check_aims(const char *file, const char *const *set, int json, ice_err *e) {
@@ -90,7 +96,7 @@ static int check_file(const cli_common *common, const char *file, const char *co
   yaml_doc *doc;
   ICE_TRY(yaml_read(file, &doc, e));
   const int training = recipe_is_one(doc), table = aims_is_one(doc);
-  int rc = training ? check_training(file, doc, set, json, e) : ICE_OK;
+  int rc = training ? read_training(file, doc, set, json, e) : ICE_OK;
   yaml_close(doc);
   return training ? rc : table ? check_aims(file, set, json, e) : check_experiment(common, file, set, json, e);
 }

@@ -89,7 +89,7 @@ static void visit_config(const char *path, json_t *out) {
   char doc[sizeof((ice_err *)0)->text];
   yaml_doc *doc_yaml = NULL;
   config_experiment x = {0};
-  recipe r;
+  recipe r = {0};
   ice_err e = {0};
   int rc = yaml_read(path, &doc_yaml, &e);
   if (rc == ICE_OK && recipe_is_one(doc_yaml)) {
@@ -98,6 +98,7 @@ static void visit_config(const char *path, json_t *out) {
       kind = "training";
       (void)snprintf(doc, sizeof doc, "training %s, %lld steps", r.name, (long long)r.steps);
     }
+    recipe_free(&r);
   } else if (rc == ICE_OK) {
     rc = config_load(path, NULL, &x, &e);
     if (rc == ICE_OK) {

@@ -45,13 +45,17 @@ static void report(void *ctx, const train_event *ev) {
 /* Everything that decides the weights, one line: a state is resumed only under the same text. */
 static int describe(const recipe *r, const char *params, const task_data *train,
                     const task_data *dev, char *out, size_t size, ice_err *e) {
-  char dev_part[40] = "";
-  if (r->dev_examples) (void)snprintf(dev_part, sizeof dev_part, " on %lld", (long long)r->dev_examples);
+  char dev_part[96] = "";
+  if (r->hold_out) (void)snprintf(dev_part, sizeof dev_part, " on %lld held out", (long long)r->hold_out);
+  if (r->dev_examples) {
+    const size_t n = strlen(dev_part);
+    (void)snprintf(dev_part + n, sizeof dev_part - n, " on %lld", (long long)r->dev_examples);
+  }
   int n = snprintf(out, size,
-                   "task %s, train %016llx, dev %016llx, method %s %s %s, seed %lld, batch %lld, steps %lld, warmup %lld, "
+                   "task %s, train %016llx, dev %016llx, method %s %s %s%s, seed %lld, batch %lld, steps %lld, warmup %lld, "
                    "lr %.17g, dropout %.17g, eval every %lld%s, init %s",
                    r->task->name, (unsigned long long)train->hash, (unsigned long long)dev->hash, r->method->name,
-                   r->method->version, params, (long long)r->seed, (long long)r->batch, (long long)r->steps,
+                   r->method->version, params, r->shared_qk ? " shared-qk" : "", (long long)r->seed, (long long)r->batch, (long long)r->steps,
                    (long long)r->warmup, r->lr, r->dropout, (long long)r->eval_every, dev_part,
                    r->init ? r->init : "random");
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "task and method names are too long");
@@ -60,17 +64,14 @@ static int describe(const recipe *r, const char *params, const task_data *train,
 static int train_loaded(const cli_common *common, const recipe *r, train_start start, const encoder *init, const task_data *train, const task_data *dev, ice_err *e) {
   const task *t = r->task;
   const attn_method *method = r->method;
-  void *params = registry_defaults(method);
-  char *json = NULL, text[2048], seed[32];
-  if (!params) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  json = registry_params_json(method, params);
+  char text[2048], seed[32], *json = registry_params_json(method, r->params);
   int rc = json ? describe(r, json, train, dev, text, sizeof text, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc == ICE_OK) {
     (void)snprintf(seed, sizeof seed, "%lld", (long long)r->seed);
-    const char *meta[] = {"name", r->name, "task", t->name, "attention", "softmax", "seed", seed, "commit", ICE_GIT_COMMIT, NULL};
-    const train_config cfg = {.model = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs),
+    const char *meta[] = {"name", r->name, "task", t->name, "attention", method->caps & ATTN_CAP_EXACT ? "softmax" : method->name, "attention_params", json, "seed", seed, "commit", ICE_GIT_COMMIT, NULL};
+    const train_config cfg = {.model = init->cfg,
                               .method = method,
-                              .params = params,
+                              .params = r->params,
                               .seed = (uint64_t)r->seed,
                               .init = init->params,
                               .batch = (int)r->batch,
@@ -94,32 +95,36 @@ static int train_loaded(const cli_common *common, const recipe *r, train_start s
     if (rc == ICE_OK && !common->quiet) (void)printf("%s: best weights by dev accuracy, log beside it\n", r->out);
   }
   free(json);
-  attn_free(params);
   return rc;
 }
 
-/* The weights of r->init, if there are any; they must have the shape of the task's model. */
-static int load_init(const recipe *r, encoder *init, ice_err *e) {
+/* Random weights by seed, and over them whatever tensors of r->init have the same name and shape. */
+static int make_start(const recipe *r, encoder *start, ice_err *e) {
   const task *t = r->task;
-  if (!r->init) return ICE_OK;
-  ICE_TRY(encoder_load(init, r->init, e));
-  const encoder_config want = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
-  if (memcmp(&init->cfg, &want, sizeof want) == 0) return ICE_OK;
-  encoder_destroy(init);
-  return ice_fail(e, ICE_USAGE, "init: %s has another shape than the model of %s", r->init, t->name);
+  encoder_config cfg = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
+  encoder from;
+  cfg.shared_qk = r->shared_qk;
+  ICE_TRY(encoder_config_attention(&cfg, r->method, r->params, e));
+  if (r->init) ICE_TRY(encoder_load(&from, r->init, e));
+  int rc = encoder_create(start, &cfg, e);
+  if (rc == ICE_OK) encoder_init(start, (uint64_t)r->seed);
+  if (rc == ICE_OK && r->init && encoder_take(start, &from) == 0)
+    rc = ice_fail(e, ICE_USAGE, "init: no tensor of %s has name and shape of one in the model of %s", r->init, t->name);
+  if (r->init) encoder_destroy(&from);
+  return rc;
 }
 
 static int train_recipe(const cli_common *common, const recipe *r, train_start start, ice_err *e) {
   task_data train, dev;
   ICE_TRY(task_load(r->task, TASK_TRAIN, &train, e));
-  int rc = task_load(r->task, TASK_DEV, &dev, e);
+  int rc = r->hold_out ? task_hold_out(&train, r->hold_out, &dev, e) : task_load(r->task, TASK_DEV, &dev, e);
   if (rc == ICE_OK && r->dev_examples) {
     rc = task_draw(&dev, r->dev_examples, e);
     if (rc != ICE_OK) task_data_free(&dev);
   }
   if (rc == ICE_OK) {
     encoder init = {0};
-    rc = load_init(r, &init, e);
+    rc = make_start(r, &init, e);
     if (rc == ICE_OK) rc = train_loaded(common, r, start, &init, &train, &dev, e);
     encoder_destroy(&init);
     task_data_free(&dev);
@@ -141,6 +146,7 @@ static int train_main(const cli_common *common, int argc, char **argv, ice_err *
   ICE_TRY(yaml_read(file, &doc, e));
   int rc = recipe_read(doc, &r, e);
   if (rc == ICE_OK) rc = train_recipe(common, &r, start, e);
+  recipe_free(&r);
   yaml_close(doc);
   return rc;
 }
@@ -159,11 +165,13 @@ const cli_verb cli_verb_train = {
             "\n"
             "keys of FILE (defaults):\n"
             "  name, task, out            needed: a name, a task of `icebench list tasks`, the checkpoint to write\n"
-            "  method (dense)             an attention that can be trained\n"
-            "  init                       a checkpoint of the same shape to start from; random weights if absent\n"
+            "  method (dense)             an attention that can be trained; with parameters: {performer: {features: 128}}\n"
+            "  shared_qk (false)          true: keys are the queries, the model has no W_k\n"
+            "  init                       a checkpoint to start from: tensors of the same name and shape are taken, others are random\n"
             "  seed (1)  batch (32)  steps (5000)  warmup (a fifth of steps)  lr (1e-4, the peak)  dropout (0.1)\n"
             "  eval_every, save_every (100)   steps between evaluations on the dev split, and between states\n"
             "  dev_examples (all)         how many of the dev split an evaluation takes, always the same\n"
+            "  hold_out                   so many training examples serve as dev split: for tasks whose dev split is the test split\n"
             "  threads (all cores)\n"
             "\n"
             "Ctrl-C saves the state and exits 130.\n"

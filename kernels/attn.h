@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /** Version of this interface. A plug-in is handed this number and refuses any other. */
-#define ATTN_ABI 2u
+#define ATTN_ABI 3u
 
 /** Outcome of every call. The numbers are stored in results: append, never renumber. */
 typedef enum attn_status {
@@ -54,7 +54,8 @@ enum {
   ATTN_CAP_STOCHASTIC = 1u << 7,     /* each row of weights is >= 0 and sums to 1              */
   ATTN_CAP_ORDER_FREE = 1u << 8,     /* permuting keys and values together changes nothing     */
   ATTN_CAP_CONVERGES = 1u << 9,      /* has a budget parameter; at its maximum it is exact     */
-  ATTN_CAP_KEYSET = 1u << 10         /* attends to a subset of keys and reports it (on_keys)   */
+  ATTN_CAP_KEYSET = 1u << 10,        /* attends to a subset of keys and reports it (on_keys)   */
+  ATTN_CAP_SHARED_QK = 1u << 11      /* keys are the queries: K is not read                    */
 };
 
 /** One attention problem, fixed for the life of a plan. */
@@ -64,8 +65,9 @@ typedef struct attn_problem {
   int causal;                       /* query i sees keys j <= i + (nk - nq) */
   int threads;                      /* >= 1, chosen by the caller           */
   uint64_t seed;                    /* only for ATTN_CAP_RANDOMISED         */
-  const void *weights;              /* only for ATTN_CAP_NEEDS_TRAINING     */
+  const float *weights;             /* learned tensors (attn_method.learned), one after the other; NULL: none */
   size_t weights_bytes;
+  int64_t positions;                /* longest sequence that the learned tensors are made for, >= nk; 0 without them */
 } attn_problem;
 
 typedef struct attn_view { /* [b, h, n, width], read only; strides in floats, last axis dense */
@@ -111,17 +113,31 @@ typedef struct attn_param {
   const char *const *choices; /* ATTN_P_CHOICE: NULL-terminated; min and max unused */
 } attn_param;
 
+enum { ATTN_MAX_LEARNED = 4 };
+
+/** A tensor that an attention learns and adds to every layer of a model (attn_method.learned), row-major. */
+typedef struct attn_tensor {
+  const char *name; /* in a checkpoint, below "mha.attn.": [a-z0-9_]+, at most 15 characters */
+  int rank;         /* 1..3 */
+  int64_t shape[3];
+  float mean, sd; /* training starts from N(mean, sd^2) */
+} attn_tensor;
+
 /** Training part of a method; see attn_method.training. Views are those of `forward` and `build`.
- *  Everything is per call; no plan. `saved` carries what backward needs (bytes from sizes.plan). */
+ *  Everything is per call; no plan. `saved` carries what backward needs (bytes from sizes.plan). Learned tensors come in
+ *  problem.weights. A randomised method draws by problem.seed, which the trainer changes from step to step; which bucket,
+ *  cell or neighbour was chosen counts as constant. sizes never shrinks as n grows, so that memory for the longest
+ *  sequence serves all. */
 typedef struct attn_training {
   attn_status (*sizes)(const attn_problem *, const void *params, attn_mem *need);
   /** out = attention with dropout `drop` in [0,1) on the weights, keyed by `key`; fills saved. */
   attn_status (*forward)(const attn_problem *, const void *params, attn_view q, attn_view k, attn_view v,
                          const uint8_t *kmask, float drop, uint64_t key, attn_viewm out, void *saved, void *scratch);
-  /** dq, dk, dv are overwritten. The dropout mask is recomputed from `key`. */
+  /** dq, dk, dv are overwritten (dk with zeros by ATTN_CAP_SHARED_QK). dweights, laid out as problem.weights, is added to;
+   *  NULL when nothing is learned. The dropout mask is recomputed from `key`. */
   attn_status (*backward)(const attn_problem *, const void *params, attn_view q, attn_view k, attn_view v,
                           const uint8_t *kmask, float drop, uint64_t key, attn_view out, attn_view dout, attn_viewm dq,
-                          attn_viewm dk, attn_viewm dv, void *saved, void *scratch);
+                          attn_viewm dk, attn_viewm dv, float *dweights, void *saved, void *scratch);
 } attn_training;
 
 /** A method. `name` is its id everywhere ([a-z0-9_]+); `version` is bumped whenever its numbers may change. */
@@ -152,6 +168,9 @@ typedef struct attn_method {
    *  ended, not on how the rest was cut into calls. May allocate, as build may; not beside forward. On error the plan is
    *  as it was. */
   attn_status (*append)(void *plan, int64_t n, void *scratch);
+  /** Optional (NULL: nothing is learned): the tensors that a layer of problem.h, d, dv, positions has, into out; their
+   *  number. May depend on parameters that are not late. */
+  int (*learned)(const attn_problem *, const void *params, attn_tensor out[ATTN_MAX_LEARNED]);
 } attn_method;
 
 /** Text of the last error of this thread: one line, with the offending value and what is allowed. Never NULL. */
@@ -162,6 +181,8 @@ const char *attn_status_text(attn_status);
 /** Checks shapes, scale, threads, parameters against their rows and the problem against the capabilities,
  *  then calls m->check. The one gate in front of every method; harness and tests both pass through it. */
 attn_status attn_check(const attn_method *m, const attn_problem *pb, const void *params);
+/** Floats of the learned tensors of a layer, all together; 0 when there are none. */
+size_t attn_learned_floats(const attn_method *m, const attn_problem *pb, const void *params);
 /** Fills a parameter struct (m->params_size bytes) with the defaults of the table. */
 void attn_params_default(const attn_method *m, void *params);
 

@@ -23,6 +23,41 @@ encoder_config encoder_lra_config(int vocab, int positions, int classes, int inp
                           .inputs = inputs};
 }
 
+int encoder_config_attention(encoder_config *c, const attn_method *m, const void *params, ice_err *e) {
+  attn_tensor t[ATTN_MAX_LEARNED];
+  const int64_t d = c->width / c->heads;
+  const attn_problem pb = {.b = 1, .h = c->heads, .hkv = c->heads, .d = d, .dv = d, .positions = c->positions};
+  if (m->caps & ATTN_CAP_SHARED_QK) c->shared_qk = 1;
+  c->n_learned = m->learned ? m->learned(&pb, params, t) : 0;
+  for (int i = 0; i < c->n_learned; i++) {
+    encoder_learned *l = c->learned + i;
+    *l = (encoder_learned){.rank = t[i].rank, .mean = t[i].mean, .sd = t[i].sd};
+    const int n = snprintf(l->name, sizeof l->name, "%s", t[i].name);
+    if (n < 1 || n >= (int)sizeof l->name)
+      return ice_fail(e, ICE_INTERNAL, "%s: name of learned tensor %d, allowed 1..%zu characters", m->name, i,
+                      sizeof l->name - 1);
+    memcpy(l->shape, t[i].shape, (size_t)t[i].rank * sizeof *l->shape);
+  }
+  return ICE_OK;
+}
+
+int encoder_same_shape(const encoder_config *a, const encoder_config *b) {
+  encoder_tensor s[ENCODER_MAX_TENSORS], t[ENCODER_MAX_TENSORS];
+  int n, m;
+  if (a->heads != b->heads || a->layers > ENCODER_MAX_LAYERS || b->layers > ENCODER_MAX_LAYERS) return 0;
+  (void)network_tensors(a, s, &n);
+  (void)network_tensors(b, t, &m);
+  for (int i = 0; i < n && n == m; i++)
+    if (strcmp(s[i].name, t[i].name) || s[i].rank != t[i].rank || memcmp(s[i].shape, t[i].shape, sizeof s[i].shape)) return 0;
+  return n == m;
+}
+
+int64_t encoder_tensor_size(const encoder_tensor *t) {
+  int64_t n = 1;
+  for (int i = 0; i < t->rank; i++) n *= t->shape[i];
+  return n;
+}
+
 static int check_config(const encoder_config *c, ice_err *e) {
   const struct {
     const char *name;
@@ -39,6 +74,13 @@ static int check_config(const encoder_config *c, ice_err *e) {
   for (size_t i = 0; i < sizeof rule / sizeof *rule; i++)
     if (rule[i].value < 1 || rule[i].value > rule[i].most)
       return ice_fail(e, ICE_USAGE, "encoder: %s = %d, allowed 1..%d", rule[i].name, rule[i].value, rule[i].most);
+  if (c->n_learned < 0 || c->n_learned > ATTN_MAX_LEARNED)
+    return ice_fail(e, ICE_USAGE, "encoder: %d learned tensors a layer, allowed 0..%d", c->n_learned, ATTN_MAX_LEARNED);
+  for (int i = 0; i < c->n_learned; i++)
+    for (int axis = 0; axis < 3; axis++)
+      if (c->learned[i].rank < 1 || c->learned[i].rank > 3 ||
+          (axis < c->learned[i].rank && (c->learned[i].shape[axis] < 1 || c->learned[i].shape[axis] > 1 << 20)))
+        return ice_fail(e, ICE_USAGE, "encoder: learned tensor %s has a size outside 1..%d", c->learned[i].name, 1 << 20);
   if (c->width % c->heads)
     return ice_fail(e, ICE_USAGE, "encoder: width = %d is no multiple of heads = %d", c->width, c->heads);
   return ICE_OK;
@@ -65,41 +107,70 @@ void encoder_destroy(encoder *m) {
   *m = (encoder){0};
 }
 
+/* The learned tensor of this name, or NULL: "model.transformer_1.mha.attn.<name>". */
+static const encoder_learned *learned_of(const encoder_config *c, const char *tensor) {
+  const char *tail = strstr(tensor, ".mha.attn.");
+  for (int i = 0; tail && i < c->n_learned; i++)
+    if (!strcmp(c->learned[i].name, tail + strlen(".mha.attn."))) return c->learned + i;
+  return NULL;
+}
+
 void encoder_init(encoder *m, uint64_t seed) {
   double bound = 0.0; /* of the linear being filled: its bias follows its weight */
   for (int i = 0; i < m->n_tensors; i++) {
     const encoder_tensor *t = m->tensor + i;
     float *p = m->params + t->offset;
-    int64_t n = t->rank == 2 ? t->shape[0] * t->shape[1] : t->shape[0];
+    int64_t n = encoder_tensor_size(t);
+    const encoder_learned *learned = learned_of(&m->cfg, t->name);
     int table = strstr(t->name, "embeddings") != NULL, is_norm = strstr(t->name, "norm") != NULL;
     int bias = strstr(t->name, ".bias") != NULL;
     attn_rng r;
     attn_rng_seed(&r, seed, (uint64_t)i);
     if (t->rank == 2) bound = 1.0 / sqrt((double)t->shape[1]);
     for (int64_t j = 0; j < n; j++)
-      p[j] = table     ? (float)(0.02 * attn_rng_normal(&r))
+      p[j] = learned   ? (float)(learned->mean + learned->sd * attn_rng_normal(&r))
+             : table   ? (float)(0.02 * attn_rng_normal(&r))
              : is_norm ? (bias ? 0.0f : 1.0f)
                        : (float)(bound * (2.0 * attn_rng_uniform(&r) - 1.0));
   }
+}
+
+int encoder_take(encoder *m, const encoder *from) {
+  int taken = 0;
+  for (int i = 0; i < m->n_tensors; i++)
+    for (int k = 0; k < from->n_tensors; k++) {
+      const encoder_tensor *to = m->tensor + i, *t = from->tensor + k;
+      if (strcmp(to->name, t->name) || to->rank != t->rank || memcmp(to->shape, t->shape, sizeof to->shape)) continue;
+      memcpy(m->params + to->offset, from->params + t->offset, (size_t)encoder_tensor_size(t) * sizeof(float));
+      taken++;
+    }
+  return taken;
 }
 
 int encoder_save(const encoder *m, const float *params, const char *path, const char *const *meta, ice_err *e) {
   size_t n_meta = 0;
   while (meta && meta[n_meta]) n_meta++;
   st_out *t = calloc((size_t)m->n_tensors, sizeof *t);
-  const char **all = calloc(n_meta + 3, sizeof *all);
-  char heads[16];
-  (void)snprintf(heads, sizeof heads, "%d", m->cfg.heads); /* the one size that no shape tells */
+  const char **all = calloc(n_meta + 7, sizeof *all);
+  char heads[16], learned[ATTN_MAX_LEARNED * sizeof m->cfg.learned[0].name + 1] = "";
+  (void)snprintf(heads, sizeof heads, "%d", m->cfg.heads); /* sizes and order that no shape tells */
+  for (int i = 0; i < m->cfg.n_learned; i++) {
+    const size_t n = strlen(learned);
+    (void)snprintf(learned + n, sizeof learned - n, "%s%s", n ? " " : "", m->cfg.learned[i].name);
+  }
   int rc = t && all ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc == ICE_OK) {
-    all[0] = "heads", all[1] = heads;
-    if (n_meta) memcpy(all + 2, meta, n_meta * sizeof *meta);
+    size_t n = 0;
+    all[n++] = "heads", all[n++] = heads;
+    if (m->cfg.shared_qk) all[n++] = "shared_qk", all[n++] = "1";
+    if (*learned) all[n++] = "learned", all[n++] = learned;
+    if (n_meta) memcpy(all + n, meta, n_meta * sizeof *meta);
   }
   for (int i = 0; rc == ICE_OK && i < m->n_tensors; i++)
     t[i] = (st_out){.name = m->tensor[i].name,
                     .dtype = ST_F32,
                     .rank = m->tensor[i].rank,
-                    .shape = {m->tensor[i].shape[0], m->tensor[i].shape[1]},
+                    .shape = {m->tensor[i].shape[0], m->tensor[i].shape[1], m->tensor[i].shape[2]},
                     .data = params + m->tensor[i].offset};
   if (rc == ICE_OK) rc = st_write(path, t, m->n_tensors, all, e);
   free(t), free(all);
@@ -118,6 +189,32 @@ static int read_size(const st_file *f, const char *path, const char *name, int a
   return ICE_OK;
 }
 
+/* What the attention of layer 0 has learned, and whether it has keys of its own. */
+static int infer_attention(const st_file *f, const char *path, encoder_config *c, ice_err *e) {
+  const char *head = "model.transformer_0.mha.attn.";
+  c->shared_qk = st_meta(f, "shared_qk") != NULL;
+  const char *order = st_meta(f, "learned"); /* names in the method's order, ' ' between */
+  char names[ATTN_MAX_LEARNED * sizeof c->learned[0].name + 1] = "", *rest = names;
+  if (order && snprintf(names, sizeof names, "%s", order) >= (int)sizeof names)
+    return ice_fail(e, ICE_DATA, "%s: metadata learned has %zu characters, allowed %zu", path, strlen(order), sizeof names - 1);
+  for (char *name; (name = strtok_r(rest, " ", &rest)) != NULL;) {
+    encoder_learned *l = c->learned + c->n_learned;
+    if (c->n_learned == ATTN_MAX_LEARNED || strlen(name) >= sizeof l->name)
+      return ice_fail(e, ICE_DATA, "%s: metadata learned = %s, allowed %d names of at most %zu characters", path, order,
+                      ATTN_MAX_LEARNED, sizeof l->name - 1);
+    char full[64];
+    (void)snprintf(full, sizeof full, "%s%s", head, name);
+    const st_tensor *t = st_find(f, full);
+    if (!t || t->rank < 1 || t->rank > 3)
+      return ice_fail(e, ICE_DATA, "%s: learned tensor %s is %s", path, full, t ? "of no rank 1..3" : "missing");
+    (void)snprintf(l->name, sizeof l->name, "%s", name);
+    l->rank = t->rank;
+    memcpy(l->shape, t->shape, (size_t)t->rank * sizeof *l->shape);
+    c->n_learned++;
+  }
+  return ICE_OK;
+}
+
 /* The configuration that a checkpoint's shapes imply. The number of heads is in its metadata. */
 static int infer_config(const st_file *f, const char *path, encoder_config *c, ice_err *e) {
   int features = 0;
@@ -133,6 +230,7 @@ static int infer_config(const st_file *f, const char *path, encoder_config *c, i
   char name[64];
   do (void)snprintf(name, sizeof name, "model.transformer_%d.mha.W_q.weight", ++c->layers);
   while (c->layers <= ENCODER_MAX_LAYERS && st_find(f, name));
+  ICE_TRY(infer_attention(f, path, c, e));
   const char *heads = st_meta(f, "heads");
   char *end = NULL;
   const long h = heads ? strtol(heads, &end, 10) : 2;
@@ -146,13 +244,13 @@ static int infer_config(const st_file *f, const char *path, encoder_config *c, i
 
 /* Finds what is absent or of another size before memory is taken for it. */
 static int check_sizes(const st_file *f, const char *path, const encoder_config *c, ice_err *e) {
-  encoder_tensor want[2 + 16 * ENCODER_MAX_LAYERS + 6];
+  encoder_tensor want[ENCODER_MAX_TENSORS];
   int count;
   (void)network_tensors(c, want, &count);
   for (int i = 0; i < count; i++) {
     const encoder_tensor *w = want + i;
     const st_tensor *t = st_find(f, w->name);
-    if (!t || t->count != w->shape[0] * (w->rank == 2 ? w->shape[1] : 1)) /* fails, and says why */
+    if (!t || t->count != encoder_tensor_size(w)) /* fails, and says why */
       return st_copy_f32(f, w->name, w->rank, w->shape, NULL, e);
   }
   if (f->count == count) return ICE_OK;
@@ -171,6 +269,9 @@ int encoder_load(encoder *m, const char *path, ice_err *e) {
     rc = st_copy_f32(&f, m->tensor[i].name, m->tensor[i].rank, m->tensor[i].shape, m->params + m->tensor[i].offset, e);
   for (int64_t i = 0; rc == ICE_OK && i < m->n_params; i++)
     if (!isfinite(m->params[i])) rc = ice_fail(e, ICE_DATA, "%s: parameter %lld is not finite", path, (long long)i);
+  const char *attention = st_meta(&f, "attention"), *params = st_meta(&f, "attention_params");
+  if (attention) (void)snprintf(m->attention, sizeof m->attention, "%s", attention);
+  if (params) (void)snprintf(m->attention_params, sizeof m->attention_params, "%s", params);
   st_close(&f);
   if (rc != ICE_OK) encoder_destroy(m);
   return rc;

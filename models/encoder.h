@@ -17,17 +17,28 @@
 
 #define ENCODER_MAX_LAYERS 8
 
+/** A tensor that the attention learned; see attn_method.learned. */
+typedef struct encoder_learned {
+  char name[16]; /* "mha.attn." + name in the checkpoint */
+  int rank;
+  int64_t shape[3];
+  float mean, sd; /* of its start; 0 in a loaded model */
+} encoder_learned;
+
 typedef struct encoder_config {
   int vocab, positions; /* table rows; positions is also the padded length L of the pooling */
   int width, layers, heads, mlp, head_hidden, classes;
-  int inputs; /* 1, or 2: dual head on [p0; p1; p0*p1; p0-p1] */
+  int inputs;    /* 1, or 2: dual head on [p0; p1; p0*p1; p0-p1] */
+  int shared_qk; /* 1: no W_k, the keys are the queries */
+  int n_learned; /* tensors of the attention in every layer, in this order */
+  encoder_learned learned[ATTN_MAX_LEARNED];
 } encoder_config;
 
 /** A parameter tensor inside the flat parameter vector. */
 typedef struct encoder_tensor {
   char name[64]; /* checkpoint name, as in the Nystromformer code: "model.transformer_0.mha.W_q.weight" */
   int rank;
-  int64_t shape[2];
+  int64_t shape[3];
   int64_t offset; /* floats from the start of the vector */
 } encoder_tensor;
 
@@ -37,14 +48,25 @@ typedef struct encoder {
   float *params; /* flat, owned */
   encoder_tensor *tensor;
   int n_tensors;
+  char attention[32];         /* metadata of a loaded checkpoint: the method it was trained with ("softmax": exact ones) ... */
+  char attention_params[512]; /* ... and its parameters, canonical JSON; "" when the file does not say */
 } encoder;
 
 /** The configuration of a task with the given vocabulary, positions, classes, inputs. */
 encoder_config encoder_lra_config(int vocab, int positions, int classes, int inputs);
+/** Gives the model the tensors that a method learns, and shared queries and keys where it needs them. ICE_USAGE with the
+ *  method's text when it cannot stand in this model. */
+int encoder_config_attention(encoder_config *c, const attn_method *m, const void *params, ice_err *e);
+/** Do two configurations describe the same tensors? */
+int encoder_same_shape(const encoder_config *a, const encoder_config *b);
+/** Elements of a tensor. */
+int64_t encoder_tensor_size(const encoder_tensor *t);
 /** Allocates parameters (uninitialised). ICE_INTERNAL when out of memory, ICE_USAGE when sizes contradict. */
 int encoder_create(encoder *m, const encoder_config *cfg, ice_err *e);
-/** PyTorch's default initialisation: N(0, 0.02) tables, U(+-1/sqrt(fan_in)) linears, 1/0 norms. */
+/** PyTorch's default initialisation: N(0, 0.02) tables, U(+-1/sqrt(fan_in)) linears, 1/0 norms; learned tensors as their method says. */
 void encoder_init(encoder *m, uint64_t seed);
+/** Takes over every tensor of `from` that has name and shape of one of m's; returns their number. */
+int encoder_take(encoder *m, const encoder *from);
 void encoder_destroy(encoder *m);
 /** Loads a checkpoint; the configuration comes from the shapes, the number of heads from the metadata ("heads", 2 when
  *  absent). ICE_DATA, with file and tensor, for anything missing, superfluous, of another shape or not finite. */

@@ -88,6 +88,7 @@ static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
   const attn_method *me = slot->method;
   const ptrdiff_t w = c->width, hd = w / c->heads;
   const layer_acts *a = &r->acts;
+  const layer_weights *lw = &r->net.layer[layer];
   encoder_call call = {.layer = layer,
                        .problem = {.b = 1,
                                    .h = c->heads,
@@ -98,9 +99,12 @@ static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
                                    .dv = hd,
                                    .scale = 1.0f / sqrtf((float)hd),
                                    .threads = slot->threads,
-                                   .seed = attn_hash(slot->seed, (uint64_t)layer, 0)},
+                                   .seed = attn_hash(slot->seed, (uint64_t)layer, 0),
+                                   .weights = lw->learned,
+                                   .weights_bytes = lw->learned_bytes,
+                                   .positions = lw->learned ? c->positions : 0},
                        .q = {a->q, n * w, hd, w},
-                       .k = {a->k, n * w, hd, w},
+                       .k = {layer_shared_qk(lw) ? a->q : a->k, n * w, hd, w},
                        .v = {a->v, n * w, hd, w}};
   const attn_viewm out = {a->o, n * w, hd, w};
   attn_mem need;

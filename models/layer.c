@@ -43,7 +43,7 @@ void layer_before_attention(const attn_micro *mk, const layer_weights *w, const 
   const int64_t d = w->q.in, rows = r1 - r0;
   mk->norm(rows, d, s->x + r0 * d, w->norm1.g, w->norm1.b, NORM_EPS, s->a + r0 * d, s->mean1 + r0, s->rstd1 + r0);
   linear_forward(mk, &w->q, rows, s->a + r0 * d, s->q + r0 * d);
-  linear_forward(mk, &w->k, rows, s->a + r0 * d, s->k + r0 * d);
+  if (!layer_shared_qk(w)) linear_forward(mk, &w->k, rows, s->a + r0 * d, s->k + r0 * d);
   linear_forward(mk, &w->v, rows, s->a + r0 * d, s->v + r0 * d);
 }
 
@@ -82,7 +82,7 @@ void layer_before_backward(const attn_micro *mk, const layer_weights *w, const l
                            const float *dq, const float *dk, const float *dv, float *dx, float *t1,
                            const layer_grads *grad) {
   linear_backward(mk, &w->q, n, s->a, dq, t1, 0, grad->q);
-  linear_backward(mk, &w->k, n, s->a, dk, t1, 1, grad->k);
+  if (!layer_shared_qk(w)) linear_backward(mk, &w->k, n, s->a, dk, t1, 1, grad->k);
   linear_backward(mk, &w->v, n, s->a, dv, t1, 1, grad->v);
   mk->norm_grad(n, w->q.in, s->x, w->norm1.g, s->mean1, s->rstd1, t1, dx, grad->norm1.g, grad->norm1.b);
 }

@@ -38,11 +38,14 @@ void linear_backward(const attn_micro *mk, const linear *l, int64_t rows, const 
 
 typedef struct layer_weights {
   norm norm1, norm2;
-  linear q, k, v, o, up, down;
+  linear q, k, v, o, up, down; /* k: nothing when queries and keys are shared */
+  const float *learned;        /* of the attention; NULL: none */
+  size_t learned_bytes;
 } layer_weights;
 typedef struct layer_grads {
   norm_grad norm1, norm2;
   linear_grad q, k, v, o, up, down;
+  float *learned;
 } layer_grads;
 
 /** Activations of one layer, [n, width] unless said otherwise. Inference may let layers share one set. */
@@ -63,7 +66,9 @@ typedef struct layer_drop {
   uint64_t key;
 } layer_drop;
 
-/** x -> a, q, k, v for rows [r0, r1). */
+/** Are the keys the queries? */
+static inline int layer_shared_qk(const layer_weights *w) { return w->k.out == 0; }
+/** x -> a, q, k, v for rows [r0, r1); k is not touched when it is q. */
 void layer_before_attention(const attn_micro *mk, const layer_weights *w, const layer_acts *s, int64_t r0, int64_t r1);
 /** x, o -> h, c, u, g, y for rows [r0, r1). */
 void layer_after_attention(const attn_micro *mk, const layer_weights *w, const layer_acts *s, int64_t r0, int64_t r1,
@@ -72,7 +77,7 @@ void layer_after_attention(const attn_micro *mk, const layer_weights *w, const l
  *  dy is consumed: on return it holds the gradient with respect to h, which is also the residual part of dx. */
 void layer_after_backward(const attn_micro *mk, const layer_weights *w, const layer_acts *s, int64_t n, layer_drop drop,
                           float *dy, float *d_o, float *t1, float *t2, const layer_grads *grad);
-/** dq, dk, dv -> adds to dx (which holds the residual part). t1 [n, width] is working memory. */
+/** dq (shared: sum of what comes from queries and keys), dk, dv -> adds to dx (which holds the residual part). t1 [n, width] is working memory. */
 void layer_before_backward(const attn_micro *mk, const layer_weights *w, const layer_acts *s, int64_t n,
                            const float *dq, const float *dk, const float *dv, float *dx, float *t1,
                            const layer_grads *grad);

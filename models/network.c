@@ -16,6 +16,7 @@ typedef struct visitor {
   void (*linear)(void *ctx, const char *name, int layer, int64_t out, int64_t in, int slot);
   void (*norm)(void *ctx, const char *name, int layer, int64_t width, int slot);
   void (*table)(void *ctx, const char *name, int64_t rows, int64_t width, int slot);
+  void (*learned)(void *ctx, const encoder_learned *t, int layer); /* one after the other */
 } visitor;
 
 /* Slots: which member a tensor belongs to. */
@@ -30,9 +31,10 @@ static void visit(const encoder_config *c, const visitor *vi, void *ctx) {
   for (int l = 0; l < c->layers; l++) {
     vi->norm(ctx, "norm1", l, w, NORM_1);
     vi->linear(ctx, "mha.W_q", l, w, w, LIN_Q);
-    vi->linear(ctx, "mha.W_k", l, w, w, LIN_K);
+    if (!c->shared_qk) vi->linear(ctx, "mha.W_k", l, w, w, LIN_K);
     vi->linear(ctx, "mha.W_v", l, w, w, LIN_V);
     vi->linear(ctx, "mha.ff", l, w, w, LIN_O);
+    for (int i = 0; i < c->n_learned; i++) vi->learned(ctx, &c->learned[i], l);
     vi->norm(ctx, "norm2", l, w, NORM_2);
     vi->linear(ctx, "mlpblock.0", l, c->mlp, w, LIN_UP);
     vi->linear(ctx, "mlpblock.3", l, w, c->mlp, LIN_DOWN);
@@ -50,36 +52,41 @@ typedef struct namer {
   int64_t offset;
 } namer;
 
-static void name_one(namer *nm, const char *name, int layer, const char *suffix, int rank, int64_t rows, int64_t cols) {
+static void name_one(namer *nm, const char *name, int layer, const char *suffix, int rank, int64_t rows, int64_t cols,
+                     int64_t deep) {
   if (nm->t) {
     encoder_tensor *t = nm->t + nm->count;
-    *t = (encoder_tensor){.rank = rank, .shape = {rows, cols}, .offset = nm->offset};
+    *t = (encoder_tensor){.rank = rank, .shape = {rows, cols, deep}, .offset = nm->offset};
     if (layer < 0)
       (void)snprintf(t->name, sizeof t->name, "%s.%s", name, suffix);
     else
       (void)snprintf(t->name, sizeof t->name, "model.transformer_%d.%s.%s", layer, name, suffix);
   }
   nm->count++;
-  nm->offset += rank == 2 ? rows * cols : rows;
+  nm->offset += rows * (rank >= 2 ? cols : 1) * (rank == 3 ? deep : 1);
 }
 static void name_linear(void *ctx, const char *name, int layer, int64_t out, int64_t in, int slot) {
   (void)slot;
-  name_one(ctx, name, layer, "weight", 2, out, in);
-  name_one(ctx, name, layer, "bias", 1, out, 0);
+  name_one(ctx, name, layer, "weight", 2, out, in, 0);
+  name_one(ctx, name, layer, "bias", 1, out, 0, 0);
 }
 static void name_norm(void *ctx, const char *name, int layer, int64_t width, int slot) {
   (void)slot;
-  name_one(ctx, name, layer, "weight", 1, width, 0);
-  name_one(ctx, name, layer, "bias", 1, width, 0);
+  name_one(ctx, name, layer, "weight", 1, width, 0, 0);
+  name_one(ctx, name, layer, "bias", 1, width, 0, 0);
 }
 static void name_table(void *ctx, const char *name, int64_t rows, int64_t width, int slot) {
   (void)slot;
-  name_one(ctx, name, -1, "weight", 2, rows, width);
+  name_one(ctx, name, -1, "weight", 2, rows, width, 0);
+}
+
+static void name_learned(void *ctx, const encoder_learned *t, int layer) {
+  name_one(ctx, "mha.attn", layer, t->name, t->rank, t->shape[0], t->shape[1], t->shape[2]);
 }
 
 int64_t network_tensors(const encoder_config *c, encoder_tensor *out, int *count) {
   namer nm = {.t = out};
-  visit(c, &(visitor){.linear = name_linear, .norm = name_norm, .table = name_table}, &nm);
+  visit(c, &(visitor){.linear = name_linear, .norm = name_norm, .table = name_table, .learned = name_learned}, &nm);
   *count = nm.count;
   return nm.offset;
 }
@@ -133,7 +140,19 @@ static void bind_table(void *ctx, const char *name, int64_t rows, int64_t width,
     b->net->tok = b->p;
   b->p += rows * width;
 }
-static const visitor bind_all = {.linear = bind_linear, .norm = bind_norm, .table = bind_table};
+static int64_t learned_floats(const encoder_learned *t) {
+  int64_t n = 1;
+  for (int i = 0; i < t->rank; i++) n *= t->shape[i];
+  return n;
+}
+static void bind_learned(void *ctx, const encoder_learned *t, int layer) {
+  binder *b = ctx;
+  layer_weights *w = &b->net->layer[layer];
+  if (!w->learned) w->learned = b->p;
+  w->learned_bytes += (size_t)learned_floats(t) * sizeof(float);
+  b->p += learned_floats(t);
+}
+static const visitor bind_all = {.linear = bind_linear, .norm = bind_norm, .table = bind_table, .learned = bind_learned};
 
 static void pack_linear(void *ctx, const char *name, int layer, int64_t out, int64_t in, int slot) {
   (void)name;
@@ -148,12 +167,15 @@ static void pack_table(void *ctx, const char *name, int64_t rows, int64_t width,
   (void)ctx, (void)name, (void)rows, (void)width, (void)slot;
 }
 
+static void pack_learned(void *ctx, const encoder_learned *t, int layer) { (void)ctx, (void)t, (void)layer; }
+
 int network_create(network *net, const encoder *m, const float *params, ice_err *e) {
   *net = (network){.cfg = &m->cfg};
   binder b = {.net = net, .p = params, .mk = attn_micro_get()};
   visit(&m->cfg, &bind_all, &b); /* first pass: how much to pack */
   net->packed = attn_alloc((size_t)b.packed * sizeof(float));
   if (!net->packed) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld packed weights", (long long)b.packed);
+  memset(net->layer, 0, sizeof net->layer);
   b = (binder){.net = net, .p = params, .mk = attn_micro_get()};
   visit(&m->cfg, &bind_all, &b);
   network_pack(net);
@@ -162,7 +184,7 @@ int network_create(network *net, const encoder *m, const float *params, ice_err 
 
 void network_pack(network *net) {
   binder b = {.net = net, .mk = attn_micro_get()};
-  visit(net->cfg, &(visitor){.linear = pack_linear, .norm = pack_norm, .table = pack_table}, &b);
+  visit(net->cfg, &(visitor){.linear = pack_linear, .norm = pack_norm, .table = pack_table, .learned = pack_learned}, &b);
 }
 
 void network_destroy(network *net) {
@@ -215,9 +237,15 @@ static void grad_table(void *ctx, const char *name, int64_t rows, int64_t width,
     b->g->tok = b->p;
   b->p += rows * width;
 }
+static void grad_learned(void *ctx, const encoder_learned *t, int layer) {
+  grad_binder *b = ctx;
+  if (!b->g->layer[layer].learned) b->g->layer[layer].learned = b->p;
+  b->p += learned_floats(t);
+}
 void network_grad_bind(network_grad *out, const encoder *m, float *g) {
   grad_binder b = {.g = out, .p = g};
-  visit(&m->cfg, &(visitor){.linear = grad_linear, .norm = grad_norm, .table = grad_table}, &b);
+  for (int l = 0; l < ENCODER_MAX_LAYERS; l++) out->layer[l].learned = NULL;
+  visit(&m->cfg, &(visitor){.linear = grad_linear, .norm = grad_norm, .table = grad_table, .learned = grad_learned}, &b);
 }
 
 /* --- the parts outside the layers ------------------------------------------------------------------------------ */

@@ -33,6 +33,8 @@ void network_grad_bind(network_grad *out, const encoder *m, float *g);
 /** Names, shapes and offsets of all tensors in layout order into out (NULL: only count); returns the number of floats.
  */
 int64_t network_tensors(const encoder_config *cfg, encoder_tensor *out, int *count);
+/** Most tensors an encoder can have. */
+#define ENCODER_MAX_TENSORS (2 + (16 + ATTN_MAX_LEARNED) * ENCODER_MAX_LAYERS + 6)
 /** Floats at the start of the vector that hold the position table (the only tensor of which a short sequence
  *  touches a part). */
 int64_t network_position_floats(const encoder_config *cfg);

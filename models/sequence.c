@@ -32,7 +32,10 @@ struct sequence {
   float *pooled, *features, *hidden, *logits, *d_features, *d_hidden, *d_pooled;
 };
 
-static attn_problem problem_of(const encoder_config *c, int64_t n) {
+/* The attention problem of a layer on n rows; draw: seed of the step. */
+static attn_problem problem_of(const network *net, int layer, int64_t n, uint64_t draw) {
+  const encoder_config *c = net->cfg;
+  const layer_weights *lw = &net->layer[layer];
   const int64_t hd = c->width / c->heads;
   return (attn_problem){.b = 1,
                         .h = c->heads,
@@ -42,15 +45,19 @@ static attn_problem problem_of(const encoder_config *c, int64_t n) {
                         .d = hd,
                         .dv = hd,
                         .scale = 1.0f / sqrtf((float)hd),
-                        .threads = 1};
+                        .threads = 1,
+                        .seed = attn_hash(draw, (uint64_t)layer, 0),
+                        .weights = lw->learned,
+                        .weights_bytes = lw->learned_bytes,
+                        .positions = lw->learned ? c->positions : 0};
 }
 
-int sequence_create(sequence **out, const encoder *m, const attn_method *method, const void *params, int64_t n_max,
+int sequence_create(sequence **out, const network *net, const attn_method *method, const void *params, int64_t n_max,
                     ice_err *e) {
   *out = NULL;
-  const encoder_config *c = &m->cfg;
+  const encoder_config *c = net->cfg;
   const int64_t w = c->width, acts = layer_acts_floats(n_max, w, c->mlp), feat = c->inputs == 2 ? 4 * w : w;
-  attn_problem pb = problem_of(c, n_max);
+  const attn_problem pb = problem_of(net, 0, n_max, 0);
   attn_mem need;
   if (!method->training) return ice_fail(e, ICE_USAGE, "%s has no training part", method->name);
   if (attn_check(method, &pb, params) != ATTN_OK || method->training->sizes(&pb, params, &need) != ATTN_OK)
@@ -117,18 +124,19 @@ static void drop_embedding(const sequence *s, float *x, int64_t n, float dropout
 }
 
 static attn_status forward_input(sequence *s, const network *net, int i, const int32_t *ids, int64_t length, float dropout,
-                                 uint64_t key) {
+                                 uint64_t key, uint64_t draw) {
   const encoder_config *c = s->cfg;
   input_state *in = s->in + i;
   const int64_t n = in->n = network_embed(net, ids, length, in->x[0]);
-  const attn_problem pb = problem_of(c, n);
   drop_embedding(s, in->x[0], n, dropout, key);
   for (int l = 0; l < c->layers && n > 0; l++) {
     const layer_acts *a = &in->acts[l];
+    const attn_problem pb = problem_of(net, l, n, draw);
+    const float *k = layer_shared_qk(&net->layer[l]) ? a->q : a->k;
     layer_drop drop = {dropout, attn_hash(key, (uint64_t)l, 1)};
     layer_before_attention(s->mk, &net->layer[l], a, 0, n);
     attn_status st = s->method->training->forward(
-        &pb, s->params, view_of(a->q, c, n), view_of(a->k, c, n), view_of(a->v, c, n), NULL, dropout,
+        &pb, s->params, view_of(a->q, c, n), view_of(k, c, n), view_of(a->v, c, n), NULL, dropout,
         attn_hash(drop.key, PLACE_ATTENTION, 0), viewm_of(a->o, c, n), in->saved[l], s->scratch);
     if (st != ATTN_OK) return st;
     layer_after_attention(s->mk, &net->layer[l], a, 0, n, drop);
@@ -138,12 +146,11 @@ static attn_status forward_input(sequence *s, const network *net, int i, const i
 }
 
 static attn_status backward_input(sequence *s, const network *net, int i, const int32_t *ids, int64_t length, float dropout,
-                                  uint64_t key, const network_grad *g) {
+                                  uint64_t key, uint64_t draw, const network_grad *g) {
   const encoder_config *c = s->cfg;
   const int64_t w = c->width;
   input_state *in = s->in + i;
   const int64_t n = in->n;
-  const attn_problem pb = problem_of(c, n);
   if (!n) return ATTN_OK;
   for (int64_t r = 0; r < n; r++)
     for (int64_t t = 0; t < w; t++) s->t1[r * w + t] = s->d_pooled[i * w + t] / (float)c->positions;
@@ -151,13 +158,17 @@ static attn_status backward_input(sequence *s, const network *net, int i, const 
   s->mk->norm_grad(n, w, in->x[c->layers], net->final.g, in->mean, in->rstd, s->t1, s->dx, g->final.g, g->final.b);
   for (int l = c->layers - 1; l >= 0; l--) {
     const layer_acts *a = &in->acts[l];
+    const attn_problem pb = problem_of(net, l, n, draw);
+    const int shared = layer_shared_qk(&net->layer[l]);
+    const float *k = shared ? a->q : a->k;
     layer_drop drop = {dropout, attn_hash(key, (uint64_t)l, 1)};
     layer_after_backward(s->mk, &net->layer[l], a, n, drop, s->dx, s->d_o, s->t1, s->t2, &g->layer[l]);
     attn_status st = s->method->training->backward(
-        &pb, s->params, view_of(a->q, c, n), view_of(a->k, c, n), view_of(a->v, c, n), NULL, dropout,
+        &pb, s->params, view_of(a->q, c, n), view_of(k, c, n), view_of(a->v, c, n), NULL, dropout,
         attn_hash(drop.key, PLACE_ATTENTION, 0), view_of(a->o, c, n), view_of(s->d_o, c, n), viewm_of(s->dq, c, n),
-        viewm_of(s->dk, c, n), viewm_of(s->dv, c, n), in->saved[l], s->scratch);
+        viewm_of(s->dk, c, n), viewm_of(s->dv, c, n), g->layer[l].learned, in->saved[l], s->scratch);
     if (st != ATTN_OK) return st;
+    if (shared) s->mk->axpy(n * w, 1.0f, s->dk, s->dq);
     layer_before_backward(s->mk, &net->layer[l], a, n, s->dq, s->dk, s->dv, s->dx, s->t1, &g->layer[l]);
   }
   drop_embedding(s, s->dx, n, dropout, key);
@@ -200,10 +211,10 @@ static void backward_head(sequence *s, const network *net, const network_grad *g
 }
 
 attn_status sequence_gradient(sequence *s, const network *net, const int32_t *const *ids, const int64_t *n,
-                              int32_t label, float weight, float dropout, uint64_t key, const network_grad *g,
+                              int32_t label, float weight, float dropout, uint64_t key, uint64_t draw, const network_grad *g,
                               double *loss, int *correct) {
   for (int i = 0; i < s->cfg->inputs; i++) {
-    attn_status st = forward_input(s, net, i, ids[i], n[i], dropout, attn_hash(key, (uint64_t)i, 2));
+    attn_status st = forward_input(s, net, i, ids[i], n[i], dropout, attn_hash(key, (uint64_t)i, 2), draw);
     if (st != ATTN_OK) return st;
   }
   network_features(net, s->pooled, s->features);
@@ -211,7 +222,7 @@ attn_status sequence_gradient(sequence *s, const network *net, const int32_t *co
   *loss = cross_entropy(s->logits, s->cfg->classes, label, weight, correct);
   backward_head(s, net, g);
   for (int i = 0; i < s->cfg->inputs; i++) {
-    attn_status st = backward_input(s, net, i, ids[i], n[i], dropout, attn_hash(key, (uint64_t)i, 2), g);
+    attn_status st = backward_input(s, net, i, ids[i], n[i], dropout, attn_hash(key, (uint64_t)i, 2), draw, g);
     if (st != ATTN_OK) return st;
   }
   return ATTN_OK;

@@ -24,7 +24,7 @@
 #include "models/train_files.h"
 
 enum { LOG_EVERY = 10, CHUNK = 1024 };
-enum { KEY_PERMUTATION = 0x5eed, KEY_DROPOUT = 0xd201 };
+enum { KEY_PERMUTATION = 0x5eed, KEY_DROPOUT = 0xd201, KEY_DRAW = 0xd2a3 };
 static const double BETA2 = 0.999, EPS = 1e-6;
 
 typedef struct trainer {
@@ -116,6 +116,7 @@ static void clear_slot(const trainer *t, float *slot, int64_t rows) {
 static int gradients(trainer *t, int64_t step, ice_err *e) {
   const train_config *c = t->cfg;
   const uint64_t step_key = attn_hash(c->seed, KEY_DROPOUT, (uint64_t)step);
+  const uint64_t draw = attn_hash(c->seed, KEY_DRAW, (uint64_t)step);
   int rc = ICE_OK;
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic, 1)
   for (int k = 0; k < c->batch; k++) {
@@ -127,7 +128,7 @@ static int gradients(trainer *t, int64_t step, ice_err *e) {
     clear_slot(t, t->slots + i * t->model.n_params, t->rows[i]);
     attn_status st =
         sequence_gradient(t->seq[omp_get_thread_num()], &t->net, ids, n, t->train->label[item], 1.0f / (float)c->batch,
-                          (float)c->dropout, attn_hash(step_key, (uint64_t)i, 0), &t->grad[i], &t->loss[i], &correct);
+                          (float)c->dropout, attn_hash(step_key, (uint64_t)i, 0), draw, &t->grad[i], &t->loss[i], &correct);
     if (st != ATTN_OK) {
 #pragma omp critical
       rc = ice_fail(e, ICE_INTERNAL, "step %lld, training example %lld: %s", (long long)step, (long long)item,
@@ -300,7 +301,7 @@ static int allocate(trainer *t, ice_err *e) {
   const int64_t n_train = longest_of(t->train), n_dev = longest_of(t->dev);
   const encoder_slot slot = {.method = c->method, .params = c->params, .seed = c->seed, .threads = 1};
   for (size_t i = 0; i < threads; i++) {
-    ICE_TRY(sequence_create(&t->seq[i], &t->model, c->method, c->params, n_train, e));
+    ICE_TRY(sequence_create(&t->seq[i], &t->net, c->method, c->params, n_train, e));
     ICE_TRY(encoder_run_create(&t->run[i], &t->model, &slot, n_dev, e));
   }
   return ICE_OK;
@@ -428,10 +429,10 @@ int train_gradient(const encoder *m, const attn_method *method, const void *para
   const int64_t n_max = m->cfg.inputs == 2 && n[1] > n[0] ? n[1] : n[0];
   memset(g, 0, (size_t)m->n_params * sizeof(float));
   network_grad_bind(&grad, m, g);
-  int rc = sequence_create(&s, m, method, params, n_max, e);
-  if (rc == ICE_OK) rc = network_create(&net, m, m->params, e);
+  int rc = network_create(&net, m, m->params, e);
+  if (rc == ICE_OK) rc = sequence_create(&s, &net, method, params, n_max, e);
   if (rc == ICE_OK &&
-      sequence_gradient(s, &net, ids, n, label, 1.0f, (float)dropout, drop_key, &grad, loss, &correct) != ATTN_OK)
+      sequence_gradient(s, &net, ids, n, label, 1.0f, (float)dropout, drop_key, attn_hash(drop_key, KEY_DRAW, 0), &grad, loss, &correct) != ATTN_OK)
     rc = ice_fail(e, ICE_INTERNAL, "%s: %s", method->name, attn_last_error());
   network_destroy(&net);
   sequence_destroy(s);

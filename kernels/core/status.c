@@ -81,6 +81,32 @@ static int fits(int64_t b, int64_t h, int64_t n, int64_t d) {
   return 1;
 }
 
+size_t attn_learned_floats(const attn_method *m, const attn_problem *pb, const void *params) {
+  attn_tensor t[ATTN_MAX_LEARNED];
+  size_t floats = 0;
+  for (int i = m->learned ? m->learned(pb, params, t) - 1 : -1; i >= 0; i--) {
+    size_t size = 1;
+    for (int axis = 0; axis < t[i].rank; axis++) size *= (size_t)t[i].shape[axis];
+    floats += size;
+  }
+  return floats;
+}
+
+/* The learned tensors: all there, of this shape, and long enough. */
+static attn_status check_learned(const attn_method *m, const attn_problem *pb, const void *params) {
+  if (!m->learned) return ATTN_OK;
+  ATTN_FAIL_IF(pb->positions < 0 || pb->positions > INT32_MAX, ATTN_ERR_SHAPE, "positions=%lld, allowed 0..2147483647",
+               (long long)pb->positions);
+  const size_t bytes = attn_learned_floats(m, pb, params) * sizeof(float);
+  if (!bytes) return ATTN_OK;
+  ATTN_FAIL_IF(!pb->weights, ATTN_ERR_ARG, "%s needs the tensors it has learned; train a model with it", m->name);
+  ATTN_FAIL_IF(pb->weights_bytes != bytes, ATTN_ERR_SHAPE, "%s: %zu bytes of learned tensors, expected %zu", m->name,
+               pb->weights_bytes, bytes);
+  ATTN_FAIL_IF(pb->nk > pb->positions, ATTN_ERR_SHAPE, "%s: nk=%lld, but its tensors were learned for %lld positions",
+               m->name, (long long)pb->nk, (long long)pb->positions);
+  return ATTN_OK;
+}
+
 attn_status attn_check(const attn_method *m, const attn_problem *pb, const void *params) {
   ATTN_FAIL_IF(!m || !pb || (!params && m->params_size), ATTN_ERR_ARG, "null method, problem or parameters");
   ATTN_FAIL_IF(pb->b < 1 || pb->h < 1 || pb->hkv < 1 || pb->d < 1 || pb->dv < 1 || pb->nq < 0 || pb->nk < 0,
@@ -103,8 +129,7 @@ attn_status attn_check(const attn_method *m, const attn_problem *pb, const void 
                "%s needs nq = nk, got nq=%lld nk=%lld", m->name, (long long)pb->nq, (long long)pb->nk);
   ATTN_FAIL_IF(pb->hkv != pb->h && !(m->caps & ATTN_CAP_GQA), ATTN_ERR_UNSUPPORTED,
                "%s has no grouped-query form, got h=%lld hkv=%lld", m->name, (long long)pb->h, (long long)pb->hkv);
-  ATTN_FAIL_IF((m->caps & ATTN_CAP_NEEDS_TRAINING) && !pb->weights, ATTN_ERR_ARG, "%s needs its trained weights",
-               m->name);
   for (const attn_param *p = m->params; p && p->key; p++) ATTN_TRY(check_param(m, p, params));
+  ATTN_TRY(check_learned(m, pb, params));
   return m->check ? m->check(pb, params) : ATTN_OK;
 }

@@ -128,8 +128,8 @@ static void scatter_rows(int64_t n, int64_t width, const int32_t *idx, int64_t k
 
 static attn_status train_backward(const attn_problem *pb, const void *params, attn_view q, attn_view k, attn_view v,
                                   const uint8_t *kmask, float drop, uint64_t key, attn_view out, attn_view dout,
-                                  attn_viewm dq, attn_viewm dk, attn_viewm dv, void *saved, void *scratch) {
-  (void)params;
+                                  attn_viewm dq, attn_viewm dk, attn_viewm dv, float *dweights, void *saved, void *scratch) {
+  (void)params, (void)dweights;
   const attn_micro *mk = attn_micro_get();
   const int64_t group = pb->h / pb->hkv;
   const float *lse = saved;

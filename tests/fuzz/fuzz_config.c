@@ -66,6 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
   }
   if (recipe_read(doc, &r, &e) != ICE_OK) expect_one_line(&e);
+  recipe_free(&r);
   yaml_close(doc);
   return 0;
 }

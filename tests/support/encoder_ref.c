@@ -63,7 +63,7 @@ void encoder_scramble(encoder *m, uint64_t seed) {
   encoder_init(m, seed);
   for (int i = 0; i < m->n_tensors; i++) {
     const encoder_tensor *t = m->tensor + i;
-    const int64_t n = t->rank == 2 ? t->shape[0] * t->shape[1] : t->shape[0];
+    const int64_t n = encoder_tensor_size(t);
     const int norm = strstr(t->name, "norm") != NULL, table = strstr(t->name, "embeddings") != NULL;
     const int score = strstr(t->name, "W_q.weight") || strstr(t->name, "W_k.weight");
     for (int64_t j = 0; j < n; j++) {
@@ -157,7 +157,10 @@ static void layer_ref(const encoder_ref *r, int l, int64_t n, double *x, float d
                            .scale = (float)(1.0 / sqrt((double)hd))};
   norm_ref(r, l, "norm1", n, w, x, a);
   linear_ref(r, l, "mha.W_q", n, w, w, a, q);
-  linear_ref(r, l, "mha.W_k", n, w, w, a, k);
+  if (c->shared_qk)
+    memcpy(k, q, (size_t)(n * w) * sizeof *k);
+  else
+    linear_ref(r, l, "mha.W_k", n, w, w, a, k);
   linear_ref(r, l, "mha.W_v", n, w, w, a, v);
   attention_ref(&pb, (ref_view){q, 0, hd, w}, (ref_view){k, 0, hd, w}, (ref_view){v, 0, hd, w}, NULL, dropout,
                 attn_hash(key, WEIGHTS, 0), (ref_view){o, 0, hd, w});

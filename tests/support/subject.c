@@ -68,7 +68,7 @@ const attn_method *icebench_plugin(uint32_t abi); /* docs/plugin.c */
 const subject *subjects(void) {
   if (table[0].m) return table;
   for (const attn_method *const *m = registry_methods; *m; m++) {
-    if ((*m)->caps & ATTN_CAP_NEEDS_TRAINING) continue;
+    if ((*m)->learned) continue;
     add(*m, "");
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
       if (!strcmp(variants[i].method, (*m)->name)) add(*m, variants[i].settings);

@@ -394,7 +394,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
   const char *dot = strrchr(path, '.');
   yaml_doc *doc = NULL;
   config_experiment x = {0};
-  recipe r;
+  recipe r = {0};
   ice_err e = {0};
   if (type != FTW_F || !dot || strcmp(dot, ".yaml") != 0) return 0;
   int rc = yaml_read(path, &doc, &e);
@@ -403,6 +403,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
     rc = aims_read(&table, path, &e);
     if (rc == ICE_OK) aims_free(&table);
   } else if (rc == ICE_OK) rc = recipe_is_one(doc) ? recipe_read(doc, &r, &e) : config_load(path, NULL, &x, &e);
+  recipe_free(&r);
   config_free(&x);
   yaml_close(doc);
   if (rc != ICE_OK) fail_msg("%s", e.text);

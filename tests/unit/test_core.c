@@ -327,7 +327,6 @@ static void test_check__undeclared_capability__unsupported(void **state) {
   REFUSE(0, ATTN_ERR_UNSUPPORTED, "causal", pb.causal = 1);
   REFUSE(0, ATTN_ERR_UNSUPPORTED, "nq=4", pb.nq = 4);
   REFUSE(0, ATTN_ERR_UNSUPPORTED, "hkv=1", pb.hkv = 1);
-  REFUSE(ATTN_CAP_NEEDS_TRAINING, ATTN_ERR_ARG, "weights", (void)0);
   attn_problem pb = fine();
   pb.causal = 1, pb.nq = 4, pb.hkv = 1;
   attn_method m = fake;
@@ -335,6 +334,34 @@ static void test_check__undeclared_capability__unsupported(void **state) {
   fake_params p;
   attn_params_default(&fake, &p);
   assert_int_equal(attn_check(&m, &pb, &p), ATTN_OK);
+}
+
+static int learns_two(const attn_problem *pb, const void *params, attn_tensor out[ATTN_MAX_LEARNED]) {
+  (void)params;
+  out[0] = (attn_tensor){.name = "e", .rank = 3, .shape = {pb->h, 5, pb->positions}, .sd = 1.0f};
+  out[1] = (attn_tensor){.name = "c", .rank = 1, .shape = {7}};
+  return 2;
+}
+
+static void test_check__learned_tensors__present_of_their_size_and_long_enough(void **state) {
+  (void)state;
+  static const float weights[2 * 5 * 8 + 7];
+  attn_method m = fake;
+  fake_params p;
+  m.learned = learns_two;
+  attn_params_default(&m, &p);
+  const attn_problem good = {.b = 1, .h = 2, .hkv = 2, .nq = 8, .nk = 8, .d = 4, .dv = 4, .scale = 0.5f, .threads = 1,
+                             .weights = weights, .weights_bytes = sizeof weights, .positions = 8};
+  attn_problem bad[4] = {good, good, good, good};
+  assert_int_equal(attn_learned_floats(&m, &good, &p), 87);
+  assert_int_equal(attn_learned_floats(&fake, &good, &p), 0);
+  assert_int_equal(attn_check(&m, &good, &p), ATTN_OK);
+  bad[0].weights = NULL;
+  bad[1].weights_bytes -= 4;
+  bad[2].nk = bad[2].nq = 9;
+  bad[3].positions = -1;
+  const attn_status want[4] = {ATTN_ERR_ARG, ATTN_ERR_SHAPE, ATTN_ERR_SHAPE, ATTN_ERR_SHAPE};
+  for (int i = 0; i < 4; i++) assert_int_equal(attn_check(&m, bad + i, &p), want[i]);
 }
 
 static void test_check__parameter_out_of_range__names_key_and_range(void **state) {
@@ -403,6 +430,7 @@ int main(void) {
       cmocka_unit_test(test_check__fine_problem__reaches_the_method),
       cmocka_unit_test(test_check__contradictory_problem__refused_with_value),
       cmocka_unit_test(test_check__undeclared_capability__unsupported),
+      cmocka_unit_test(test_check__learned_tensors__present_of_their_size_and_long_enough),
       cmocka_unit_test(test_check__parameter_out_of_range__names_key_and_range),
       cmocka_unit_test(test_visible__masks_and_causal__match_the_definition),
   };

@@ -89,7 +89,7 @@ static void forward(bench *x) {
 static void backward(bench *x) {
   const attn_status st = attn_training_dense.backward(&x->pb, NULL, view(x, Q), view(x, K), view(x, V), x->mask,
                                                       x->drop, x->key, view(x, OUT), view(x, DOUT), viewm(x, DQ),
-                                                      viewm(x, DK), viewm(x, DV), x->saved, x->scratch);
+                                                      viewm(x, DK), viewm(x, DV), NULL, x->saved, x->scratch);
   assert_int_equal(st, ATTN_OK);
 }
 static void reference(bench *x) {

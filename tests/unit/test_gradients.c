@@ -81,7 +81,7 @@ static void check(const encoder_config *c, int64_t n0, int64_t n1, double dropou
   }
   for (int t = 0; t < x.m.n_tensors; t++) {
     const encoder_tensor *e = x.m.tensor + t;
-    const int64_t size = e->shape[0] * (e->rank == 2 ? e->shape[1] : 1);
+    const int64_t size = encoder_tensor_size(e);
     double most = 0.0;
     for (int64_t i = 0; i < size; i++) most = fmax(most, fabs((double)x.g[e->offset + i]));
     for (int64_t s = 0; s < size && s < samples; s++) {
@@ -145,6 +145,13 @@ static void test_gradient__lra_encoder__samples_of_every_tensor_match(void **sta
   check(&dual, 20, 10, 0.0, 3, NOTHING);
 }
 
+static void test_gradient__shared_queries_and_keys__every_parameter_matches_its_slope(void **state) {
+  (void)state;
+  encoder_config shared = two_layers;
+  shared.shared_qk = 1;
+  check(&shared, 18, 0, 0.2, INT64_MAX, NOTHING);
+}
+
 static void test_gradient__masked_positions__every_parameter_matches_its_slope(void **state) {
   (void)state;
   encoder_config dual = small;
@@ -191,6 +198,7 @@ int main(void) {
       cmocka_unit_test(test_gradient__dropout__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__two_inputs__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__lra_encoder__samples_of_every_tensor_match),
+      cmocka_unit_test(test_gradient__shared_queries_and_keys__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__masked_positions__every_parameter_matches_its_slope),
       cmocka_unit_test(test_gradient__absent_ids_and_positions__zero),
       cmocka_unit_test(test_gradient__same_key__same_bits_and_other_key_other_loss),

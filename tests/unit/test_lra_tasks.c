@@ -352,6 +352,32 @@ static void test_draw__some_examples__whole_in_order_and_always_the_same(void **
   for (int k = 0; k < 3; k++) task_data_free(&d[k]);
 }
 
+static void test_hold_out__some_examples__dev_and_rest_are_the_whole(void **state) {
+  (void)state;
+  char text[4096];
+  size_t n = 0;
+  for (int i = 0; i < 50; i++) n += (size_t)sprintf(text + n, "%d\tp%d\tq%d\t%0*d\t%0*d\n", i % 2, i, i, 1 + i, i, 1 + i % 5, i);
+  task_data whole, rest, dev, bad;
+  ice_err e = {0};
+  assert_int_equal(retrieval_parse((const uint8_t *)text, n, "x.tsv", &whole, &e), ICE_OK);
+  assert_int_equal(retrieval_parse((const uint8_t *)text, n, "x.tsv", &rest, &e), ICE_OK);
+  assert_int_equal(task_hold_out(&rest, 12, &dev, &e), ICE_OK);
+  assert_int_equal(dev.count, 12);
+  assert_int_equal(rest.count, 38);
+  for (int64_t i = 0, a = 0, b = 0; i < 50; i++) { /* text i has 1 + i characters: its length tells it from all others */
+    const int64_t length = task_len(&whole, i, 0);
+    task_data *side = a < dev.count && task_len(&dev, a, 0) == length ? &dev : &rest;
+    const int64_t at = side == &dev ? a++ : b++;
+    assert_int_equal(task_len(side, at, 0), length);
+    assert_int_equal(side->label[at], whole.label[i]);
+    for (int s = 0; s < 2; s++)
+      assert_memory_equal(task_ids(side, at, s), task_ids(&whole, i, s), (size_t)task_len(&whole, i, s) * sizeof(int32_t));
+  }
+  assert_true(task_len(&dev, 11, 0) - task_len(&dev, 0, 0) > 12); /* drawn, not cut off */
+  assert_int_equal(task_hold_out(&rest, 38, &bad, &e), ICE_USAGE);
+  task_data_free(&whole), task_data_free(&rest), task_data_free(&dev);
+}
+
 /* --- the real sets -------------------------------------------------------------------------------------------------- */
 
 static void real_set(const char *name, int64_t least, int64_t most) {
