@@ -54,6 +54,7 @@ $(B)/gen/version.h: FORCE
 	@{ echo '#define ICE_VERSION "$(VERSION)"'; \
 	   echo "#define ICE_GIT_COMMIT \"$$(git rev-parse HEAD 2>/dev/null || echo unknown)\""; \
 	   echo "#define ICE_GIT_DIRTY $$(git diff --quiet HEAD 2>/dev/null && echo 0 || echo 1)"; \
+	   echo "#define ICE_GIT_DIFF \"$$(git diff --quiet HEAD 2>/dev/null || git diff HEAD 2>/dev/null | sha256sum | cut -c 1-64)\""; \
 	   echo '#define ICE_VARIANT "$(VARIANT)"'; \
 	   echo "#define ICE_COMPILER \"$$($(CC) --version | head -n 1 | tr -d '\"\\\\')\""; \
 	   echo '#define ICE_CFLAGS "$(subst ",,$(CFLAGS))"'; } > $@.new; \

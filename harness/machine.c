@@ -1,6 +1,7 @@
 /* machine.c - see machine.h */
 #include "harness/machine.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,29 @@ static void read_caches(char *out, size_t size) {
   }
 }
 
+/* Variables by which libraries choose threads, kernels and memory. Folders and files do not matter: what was read is
+ * told by hashes. */
+static void read_environment(char *out, size_t size) {
+  static const char *const prefix[] = {"OMP_", "GOMP_", "KMP_", "OPENBLAS_", "GOTO_", "MALLOC_", "ATTN_", NULL};
+  static const char *const name[] = {"GLIBC_TUNABLES", "LD_PRELOAD", "ICEBENCH_THREADS", "ICEBENCH_ALLOW_DEBUG", "SLURM_CPUS_PER_TASK", NULL};
+  json_t *all = json_object();
+  for (char **v = environ; v && *v; v++) {
+    const size_t n = strcspn(*v, "=");
+    char key[128];
+    int wanted = 0;
+    if (n >= sizeof key) continue;
+    (void)snprintf(key, sizeof key, "%.*s", (int)n, *v);
+    for (int i = 0; prefix[i]; i++) wanted |= !strncmp(key, prefix[i], strlen(prefix[i]));
+    for (int i = 0; name[i]; i++) wanted |= !strcmp(key, name[i]);
+    json_t *value = wanted && (*v)[n] ? json_string(*v + n + 1) : NULL; /* NULL: no UTF-8 either */
+    if (wanted) (void)json_object_set_new(all, key, value ? value : json_null());
+  }
+  char *text = all ? json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+  copy(out, size, text && strlen(text) < size ? text : "{\"too_long\":true}");
+  free(text);
+  json_decref(all);
+}
+
 static void read_facts(machine_facts *m) {
   struct utsname u;
   proc_value("/proc/cpuinfo", "model name", m->cpu, sizeof m->cpu);
@@ -69,8 +93,10 @@ static void read_facts(machine_facts *m) {
   copy(m->cflags, sizeof m->cflags, ICE_CFLAGS);
   copy(m->git_commit, sizeof m->git_commit, ICE_GIT_COMMIT);
   m->git_dirty = ICE_GIT_DIRTY;
+  copy(m->git_diff, sizeof m->git_diff, ICE_GIT_DIFF);
   copy(m->version, sizeof m->version, ICE_VERSION);
   copy(m->variant, sizeof m->variant, ICE_VARIANT);
+  read_environment(m->environment, sizeof m->environment);
   uint64_t hash = attn_hash((uint64_t)m->cores, (uint64_t)(m->memory_bytes >> 28), 0);
   read_caches(m->caches, sizeof m->caches);
   for (const char *c = m->caches; *c; c++) hash = attn_hash(hash, (uint64_t)(unsigned char)*c, 1);

@@ -13,7 +13,9 @@ typedef struct machine_facts {
   char compiler[128], cflags[512];
   char git_commit[64];
   int git_dirty;
+  char git_diff[65]; /* SHA-256 of `git diff HEAD` when the program was built, "" for a clean tree */
   char version[32], variant[16];
+  char environment[4096]; /* JSON object: the variables that may move numbers */
 } machine_facts;
 
 /** Filled on first call. */

@@ -16,8 +16,9 @@
 
 /* id, method, params, examples, partial, status, reason, label; then name, value, lo, hi. */
 static const char fixture[] =
-    "INSERT INTO machine VALUES ('m1', 'Test CPU', 'L1d 32 KiB, L2 1 MiB', 2, 8589934592, 'Linux 6.1');"
-    "INSERT INTO build VALUES (1, '0.1.0', 'c0ffee00c0ffee00', 0, 'release', 'gcc 12', '-O3', 'OpenBLAS 0.3.21, kernel Haswell');"
+    "INSERT INTO machine (id, cpu, caches, cores, memory_bytes, os) VALUES ('m1', 'Test CPU', 'L1d 32 KiB, L2 1 MiB', 2, 8589934592, 'Linux 6.1');"
+    "INSERT INTO build (id, version, git_commit, git_dirty, git_diff, variant, compiler, cflags, blas)"
+    " VALUES (1, '0.1.0', 'c0ffee00c0ffee00', 0, '', 'release', 'gcc 12', '-O3', 'OpenBLAS 0.3.21, kernel Haswell');"
     "WITH row (id, method, params, examples, partial, status, reason, label) AS (VALUES"
     "  (1, 'iceformer', '{\"k\":64,\"comp\":2,\"simp\":4,\"levels\":2}', NULL, 0, 'timeout', '600 s, the limit', 'generated data'),"
     "  (2, 'topk', '{\"k\":20}', 500, 0, 'ok', NULL, 'generated data'),"
@@ -28,7 +29,9 @@ static const char fixture[] =
     "  (7, 'iceformer', '{\"k\":128,\"comp\":2,\"simp\":4,\"levels\":2}', NULL, 0, 'failed',"
     "   'the process ended with signal 11 (Segmentation fault) while it built | the index', 'generated data'),"
     "  (8, 'zeta', '{\"mode\":\"a\",\"r\":0.5}', 500, 0, 'ok', NULL, 'generated data, no retraining'))"
-    "INSERT INTO attempt SELECT id, 'key ' || id, 1, NULL, 'demo', 'lra/listops', 'lra/listops/softmax', method, '1', params, '1', 1032, 2,"
+    "INSERT INTO attempt (id, key, attempt, replaced_utc_ms, experiment, task, model, method, method_version, params, seed, n, heads, head_dim,"
+    "  layers, causal, threads, isa, examples, partial, status, reason, label, config, data_hash, model_hash, machine_id, build_id,"
+    "  started_utc_ms, wall_ms) SELECT id, 'key ' || id, 1, NULL, 'demo', 'lra/listops', 'lra/listops/softmax', method, '1', params, '1', 1032, 2,"
     "  32, 2, 0, 2, 'avx2', examples, partial, status, reason, label, NULL, 'd1', 'h1', 'm1', 1, 1700000000000, 1000 FROM row;"
     "INSERT INTO metric VALUES (2, 'accuracy', 0.36, 0.319, 0.403), (3, 'accuracy', 0.35, 0.309, 0.393), (4, 'accuracy', 0.4, 0.358, 0.444),"
     "  (5, 'accuracy', 0.4, 0.358, 0.444), (6, 'accuracy', 0.3, 0.219, 0.396), (8, 'accuracy', 0.1, 0.077, 0.129),"

@@ -19,7 +19,7 @@
 
 #include "harness/machine.h"
 #include "harness/sql.h"
-#include "harness/store.h"
+#include "harness/store_digest.h"
 
 static char folder[] = "/tmp/icebench-store-XXXXXX", path[256];
 
@@ -29,6 +29,7 @@ static int setup(void **state) {
   if (!mkdtemp(folder)) return 1;
   (void)snprintf(path, sizeof path, "%s/sub/results.db", folder);
   (void)setenv("ICEBENCH_ALLOW_DEBUG", "1", 1); /* these tests run in every build variant */
+  (void)setenv("OMP_WAIT_POLICY", "passive", 1);
   return 0;
 }
 static int teardown(void **state) {
@@ -637,6 +638,152 @@ static void test_open__impossible_schema__refused(void **state) {
   }
 }
 
+/* --- older schemas, provenance, digests ------------------------------------------------------------------------------- */
+
+/* A database as the first release left it, with one row. */
+static void make_older(void) {
+  sqlite3 *db;
+  char *why = NULL;
+  make_sub();
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  const int rc = sqlite3_exec(db, store_migrations[0], NULL, NULL, &why) ||
+                 sqlite3_exec(db,
+                              "PRAGMA user_version = 1; PRAGMA journal_mode = WAL;"
+                              "INSERT INTO machine VALUES ('m1', 'Test CPU', 'L1d 32 KiB', 2, 8589934592, 'Linux 6.1');"
+                              "INSERT INTO build VALUES (7, '0.1.0', 'c0ffee', 1, 'release', 'gcc 12', '-O3', 'OpenBLAS');"
+                              "INSERT INTO attempt VALUES (1, 'old', 1, NULL, 'e', 't', 'm', 'dense', '1', '{}', '1', 9, 1, 1, 1, 0, 1, 'avx2', 5, 0,"
+                              " 'ok', NULL, NULL, NULL, 'd', 'h', 'm1', 7, 1700000000000, 5);"
+                              "INSERT INTO metric VALUES (1, 'accuracy', 0.5, NULL, NULL);",
+                              NULL, NULL, &why);
+  if (rc) fail_msg("%s", why);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void test_open__older_schema__read_as_it_is_and_migrated_by_a_writer(void **state) {
+  (void)state;
+  static const char *const question = "SELECT accuracy, git_commit, machine FROM results";
+  make_older();
+  store *s = open_ok(STORE_READ);
+  assert_string_equal(ask(s, question), "0.5|c0ffee|Test CPU|");
+  assert_string_equal(ask(s, "SELECT kernel, git_diff, digest FROM provenance"), "Linux 6.1||NULL|");
+  store_close(s);
+  sqlite3 *db; /* the file has not been touched */
+  sqlite3_stmt *st;
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA user_version", -1, &st, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+  assert_int_equal(sqlite3_column_int(st, 0), 1);
+  assert_int_equal(sqlite3_finalize(st), SQLITE_OK);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+  s = open_ok(STORE_WRITE);
+  assert_string_equal(ask(s, question), "0.5|c0ffee|Test CPU|");
+  assert_string_equal(ask(s, "PRAGMA foreign_key_check"), "");
+  assert_string_equal(ask(s, "PRAGMA foreign_keys"), "1|"); /* on again */
+  assert_string_equal(ask(s, "SELECT id FROM build"), "7|");
+  store_close(s);
+}
+
+static void test_open__older_schema_with_orphans__refused_and_left_as_it_is(void **state) {
+  (void)state;
+  sqlite3 *db;
+  make_older();
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db, "PRAGMA foreign_keys = OFF; DELETE FROM build", NULL, NULL, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+  refused(STORE_WRITE, "without their machine, build or cell");
+  refused(STORE_READ, "without their machine, build or cell");
+}
+
+static void test_put__a_cell__has_its_provenance(void **state) {
+  (void)state;
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  store_cell c = cell_of("k", "dense", "ok");
+  c.config = "{\"examples\":5}";
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  char want[900];
+  const machine_facts *m = machine_get();
+  (void)snprintf(want, sizeof want, "%s|%s|%d|%s|%s|d|h|{\"examples\":5}|64|", m->os, m->git_commit, m->git_dirty, m->git_diff, m->cflags);
+  assert_string_equal(ask(s, "SELECT kernel, git_commit, git_dirty, git_diff, cflags, data_hash, model_hash, config, length(digest) FROM provenance"), want);
+  assert_int_equal(strlen(m->git_diff), m->git_dirty ? 64 : 0);
+  assert_string_equal(ask(s, "SELECT json_extract(environment, '$.OMP_WAIT_POLICY') FROM provenance"), "passive|");
+  assert_string_equal(ask(s, "SELECT json_extract(environment, '$.HOME') FROM provenance"), "NULL|"); /* nobody's business */
+  store_close(s);
+}
+
+static void digest_of(int64_t id, char out[STORE_DIGEST]) {
+  store *s = open_ok(STORE_READ);
+  ice_err e = {0};
+  if (store_digest(s, id, out, &e) != ICE_OK) fail_msg("%s", e.text);
+  store_close(s);
+}
+
+/* Whatever is edited, the digest shows it; where the row lies does not matter. */
+static void test_digest__every_edit__shows(void **state) {
+  (void)state;
+  static const char *const edit[] = {
+      "UPDATE attempt SET status = 'failed'", "UPDATE attempt SET key = 'x'", "UPDATE attempt SET reason = 'x'", "UPDATE attempt SET wall_ms = 1",
+      "UPDATE metric SET value = value * 2 WHERE name = 'accuracy'", "UPDATE metric SET hi = NULL WHERE name = 'accuracy'",
+      "DELETE FROM metric WHERE name = 'accuracy'", "UPDATE sample SET ns = ns + 1 WHERE round = 1", "DELETE FROM sample WHERE round = 1",
+      "UPDATE prediction SET data = zeroblob(24)", "DELETE FROM prediction", "UPDATE machine SET cpu = 'better'", "UPDATE build SET git_dirty = 9",
+      "INSERT INTO metric VALUES (1, 'recall', 1, NULL, NULL)"};
+  static const char *const moved[] = {"UPDATE attempt SET attempt = 9", "UPDATE attempt SET replaced_utc_ms = 5", "UPDATE machine SET os = 'Linux 7'",
+                                      "PRAGMA foreign_keys = OFF; UPDATE attempt SET id = 1, build_id = 77; UPDATE build SET id = 77"};
+  store *s = open_ok(STORE_WRITE);
+  ice_err e = {0};
+  char stored[STORE_DIGEST], now[STORE_DIGEST];
+  store_cell c = cell_of("k", "dense", "ok");
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  (void)snprintf(stored, sizeof stored, "%.64s", ask(s, "SELECT digest FROM attempt"));
+  store_close(s);
+  digest_of(1, now);
+  assert_string_equal(now, stored);
+  for (size_t i = 0; i < sizeof edit / sizeof *edit + sizeof moved / sizeof *moved; i++) {
+    const int same = i >= sizeof edit / sizeof *edit;
+    const char *sql = same ? moved[i - sizeof edit / sizeof *edit] : edit[i];
+    sqlite3 *db;
+    char before[STORE_DIGEST];
+    digest_of(1, before);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK) fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    digest_of(1, now);
+    if ((strcmp(before, now) == 0) != same) fail_msg("%s: digest %s", sql, same ? "moved" : "stayed");
+  }
+}
+
+static int far_away(const char *name) {
+  (void)name;
+  return 1;
+}
+
+/* Shared memory, which the log needs, does not reach other machines. */
+static void test_open__network_file_system__no_log(void **state) {
+  (void)state;
+  int (*local)(const char *) = store_is_remote;
+  ice_err e = {0};
+  char log[300];
+  (void)snprintf(log, sizeof log, "%s-wal", path);
+  store *s = open_ok(STORE_WRITE);
+  store_cell c = cell_of("k", "dense", "ok"), d = cell_of("l", "dense", "ok");
+  assert_int_equal(store_put(s, &d, 0, &e), ICE_OK);
+  assert_int_equal(access(log, F_OK), 0);
+  store_close(s);
+  sqlite3 *db; /* as a run that was killed leaves it */
+  assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_close(db), SQLITE_OK);
+  store_is_remote = far_away;
+  s = open_ok(STORE_WRITE);
+  assert_int_equal(store_put(s, &c, 0, &e), ICE_OK);
+  assert_int_not_equal(access(log, F_OK), 0);
+  store *reader = open_ok(STORE_READ); /* the writer holds no lock between its transactions */
+  assert_string_equal(ask(reader, "SELECT count(*) FROM cell"), "2|");
+  store_close(reader);
+  store_close(s);
+  store_is_remote = local;
+}
+
 static void test_open__folder_that_cannot_be__refused_as_a_database(void **state) {
   (void)state;
   store *s = NULL;
@@ -767,6 +914,11 @@ int main(void) {
       TEST(test_open__path_through_a_file__refused),
       TEST(test_open__names_of_databases_in_memory__refused),
       TEST(test_open__read_only_folder__read_but_not_written),
+      TEST(test_open__older_schema__read_as_it_is_and_migrated_by_a_writer),
+      TEST(test_open__older_schema_with_orphans__refused_and_left_as_it_is),
+      TEST(test_put__a_cell__has_its_provenance),
+      TEST(test_digest__every_edit__shows),
+      TEST(test_open__network_file_system__no_log),
       TEST(test_open__newer_schema__refused),
       TEST(test_open__impossible_schema__refused),
       TEST(test_open__folder_that_cannot_be__refused_as_a_database),
