@@ -14,7 +14,7 @@ const task *const task_all[] = {
 #undef TASK
 
 const task *task_find(const char *name, ice_err *e) {
-  char known[512] = "";
+  char known[800] = "";
   for (int i = 0; task_all[i]; i++) {
     if (!strcmp(task_all[i]->name, name)) return task_all[i];
     size_t n = strlen(known);
@@ -45,6 +45,7 @@ int task_search(const task *t, task_split split, task_data *out, int *absent, ic
   const char *roots[64];
   *out = (task_data){0};
   *absent = 0;
+  if (!t->load) return ice_fail(e, ICE_USAGE, "%s is asked and answered in words; `icebench run` with a language model does it", t->name);
   int count = task_roots(buf, sizeof buf, roots, 64);
   if (!count) return ice_fail(e, ICE_USAGE, "ICEBENCH_DATA_DIR is longer than %zu bytes", sizeof buf - 16);
   /* A stand-in serves only where no root has the task itself. */

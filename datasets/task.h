@@ -36,6 +36,8 @@ typedef struct task_data {
 typedef struct task_make_options {
   uint64_t seed;
   const char *out;   /* data root; the task writes its official layout below it                          */
+  const int *lengths; /* tasks of several lengths: those to make, 0-terminated; NULL: the official ones */
+  const char *pool;   /* longeval/topics: a conversations.jsonl to draw from; NULL: conversations of our own */
   int64_t examples;  /* 0: official sizes; N: at most N train examples, dev and test at most N each      */
   void (*progress)(void *ctx, int64_t done, int64_t total); /* may be NULL */
   void *ctx;
@@ -55,6 +57,8 @@ typedef struct task_release {
   const char *const *inside; /* the folder in it that is unpacked: its possible places, NULL-terminated; NULL: the archive stays packed */
   const char *into;          /* ... and where it goes below the data root */
 } task_release;
+
+struct prompt_task; /* prompt.h */
 
 typedef struct task {
   const char *name;   /* "lra/listops" */
@@ -78,13 +82,14 @@ typedef struct task {
   int (*make)(const task_make_options *opt, ice_err *e);
   /** The label of example e as computed from its tokens, -1 when they mean nothing; NULL where only people can tell. */
   int (*value)(const task_data *d, int64_t e);
+  const struct prompt_task *prompts; /* a task that is asked and answered in words has this instead of classes and load; else NULL */
 } task;
 
 /** All tasks, NULL-terminated, in the order of tasks.def. */
 extern const task *const task_all[];
 /** Task by name; NULL and *e (ICE_USAGE, with the nearest names) when unknown. */
 const task *task_find(const char *name, ice_err *e);
-/** Loads a split from the first data root that has it. Roots: $ICEBENCH_DATA_DIR (a ':' list), then
+/** Loads a split of a task of classes from the first data root that has it (prompt.h loads the others). Roots: $ICEBENCH_DATA_DIR (a ':' list), then
  *  datasets/data. When no root has it: ICE_DATA with the line that says what to make or fetch. */
 int task_load(const task *t, task_split split, task_data *out, ice_err *e);
 /** The same; *absent tells whether the failure is that no root has the task. */

@@ -12,12 +12,13 @@
 #include "datasets/sums.h"
 #include "datasets/task.h"
 #include "harness/cli.h"
+#include "harness/data_prompts.h"
 #include "harness/fetch.h"
 
 enum { MAX_ROOTS = 64 };
 
 typedef struct data_options {
-  const char *seed, *out, *examples, *from;
+  const char *seed, *out, *examples, *from, *lengths, *pool;
 } data_options;
 
 static volatile sig_atomic_t stop_signal;
@@ -58,7 +59,8 @@ static int list_tasks(const cli_common *common, const data_options *o, const cha
   for (; *tasks; tasks++) {
     int missing = 0;
     (void)printf("%s: %s\n", (*tasks)->name, (*tasks)->doc);
-    for (int split = 0; split < TASK_SPLITS; split++) {
+    if ((*tasks)->prompts) data_prompts_list(*tasks, &missing);
+    for (int split = 0; !(*tasks)->prompts && split < TASK_SPLITS; split++) {
       task_data d;
       ice_err why = {0};
       int absent;
@@ -103,20 +105,43 @@ static const char *default_root(char *buf, size_t size) {
   return "datasets/data";
 }
 
+enum { MAX_LENGTHS = 64 };
+
+/* "200,300" as numbers, 0-terminated. */
+static int read_lengths(const task *t, const char *text, int out[MAX_LENGTHS + 1], ice_err *e) {
+  char copy[512], *at = copy;
+  int n = 0;
+  if (!t->prompts || !t->prompts->lengths) return ice_fail(e, ICE_USAGE, "--lengths: %s has one length", t->name);
+  if (snprintf(copy, sizeof copy, "%s", text) >= (int)sizeof copy) return ice_fail(e, ICE_USAGE, "--lengths: a list of %zu bytes is too long", strlen(text));
+  for (char *one; (one = strsep(&at, ",")) != NULL; n++) {
+    long long value;
+    if (n == MAX_LENGTHS) return ice_fail(e, ICE_USAGE, "--lengths: more than %d", MAX_LENGTHS);
+    ICE_TRY(cli_int("lengths", one, 1, 1000000, &value, e));
+    out[n] = (int)value;
+  }
+  out[n] = 0;
+  return ICE_OK;
+}
+
 static int make_task(const cli_common *common, const data_options *o, const char *name, ice_err *e) {
   const task *t = name ? task_find(name, e) : NULL;
   char buf[8192];
   long long seed = 1, examples = 0;
+  int lengths[MAX_LENGTHS + 1];
   cli_progress progress;
   if (!name) return ice_fail(e, ICE_USAGE, "data make: needs a task, e.g. icebench data make lra/listops --seed 7");
   if (!t) return e->code;
   if (!t->make) return ice_fail(e, ICE_DATA, "%s cannot be generated; %s", t->name, t->source);
   if (o->seed) ICE_TRY(cli_int("seed", o->seed, 0, INT64_MAX, &seed, e));
   if (o->examples) ICE_TRY(cli_int("examples", o->examples, 1, 100000000, &examples, e));
+  if (o->lengths) ICE_TRY(read_lengths(t, o->lengths, lengths, e));
+  if (o->pool && !t->prompts) return ice_fail(e, ICE_USAGE, "--pool: belongs to longeval/topics");
   if (o->out && !*o->out) return ice_fail(e, ICE_USAGE, "--out is empty; a folder is needed");
   const task_make_options make = {.seed = (uint64_t)seed,
                                   .out = o->out ? o->out : default_root(buf, sizeof buf),
                                   .examples = examples,
+                                  .lengths = o->lengths ? lengths : NULL,
+                                  .pool = o->pool,
                                   .progress = tick,
                                   .ctx = &progress,
                                   .stop = &stop_signal};
@@ -259,7 +284,9 @@ static int check_tasks(const cli_common *common, const data_options *o, const ch
   for (; *tasks; tasks++) {
     census c = {0};
     ice_err why = {0};
-    const int bad = check_one(*tasks, &c, name != NULL, &why);
+    if ((*tasks)->prompts) (void)printf("%s\n", (*tasks)->name);
+    int bad = (*tasks)->prompts ? data_prompts_check(*tasks, &c.splits, &c.missing, &why) : check_one(*tasks, &c, name != NULL, &why);
+    if (bad == ICE_OK && name && (*tasks)->prompts && !c.splits) bad = ice_fail(&why, ICE_DATA, "%s: no data; see `icebench data list %s`", name, name);
     if (c.count) report_repeats(&c);
     advise(*tasks, c.missing);
     splits += c.splits;
@@ -306,7 +333,7 @@ static int data_main(const cli_common *common, int argc, char **argv, ice_err *e
     const char *name;
     int (*run)(const cli_common *common, const data_options *o, const char *task, ice_err *e);
     const char *takes; /* first letters of its options */
-  } action[] = {{"list", list_tasks, ""}, {"make", make_task, "soe"}, {"fetch", fetch_one, "of"}, {"check", check_tasks, ""}};
+  } action[] = {{"list", list_tasks, ""}, {"make", make_task, "soelp"}, {"fetch", fetch_one, "of"}, {"check", check_tasks, ""}};
   data_options o = {0};
   const char *words[2] = {NULL, NULL};
   int n = 0;
@@ -314,6 +341,8 @@ static int data_main(const cli_common *common, int argc, char **argv, ice_err *e
                              {.name = "out", .has_value = 1, .value = &o.out},
                              {.name = "examples", .has_value = 1, .value = &o.examples},
                              {.name = "from", .has_value = 1, .value = &o.from},
+                             {.name = "lengths", .has_value = 1, .value = &o.lengths},
+                             {.name = "pool", .has_value = 1, .value = &o.pool},
                              {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, words, 2, &n, e));
   for (size_t i = 0; words[0] && i < sizeof action / sizeof *action; i++) {
@@ -330,7 +359,7 @@ const cli_verb cli_verb_data = {
     .name = "data",
     .summary = "data sets: where they are, making, fetching and checking them",
     .help = "usage: icebench data list [TASK]\n"
-            "       icebench data make TASK [--seed S] [--out DIR] [--examples N]\n"
+            "       icebench data make TASK [--seed S] [--out DIR] [--examples N] [--lengths N,N,...] [--pool FILE]\n"
             "       icebench data check [TASK]\n"
             "       icebench data fetch TASK [--out DIR] [--from URL]\n"
             "\n"
@@ -338,7 +367,8 @@ const cli_verb cli_verb_data = {
             "official layout of each release; files and folders may be .gz, .zip, .tar, .tar.gz.\n"
             "list shows every split, its file, and what to do where one is absent.\n"
             "make generates a task in that layout, the same files for the same seed (default 1), below DIR (default: the\n"
-            "first of these folders that can be written to); --examples keeps the first N of each split.\n"
+            "first of these folders that can be written to); --examples keeps the first N of each split. longeval/lines and\n"
+            "longeval/topics take --lengths, numbers of lines or topics; --pool names a conversations.jsonl to draw topics from.\n"
             "check reads every split: checksums (SHA256SUMS beside the data, generated.json), counts and balance of the release,\n"
             "lengths, labels against what the tokens say, repeated examples.\n"
             "fetch downloads the official archive below DIR, verifies and unpacks what the task needs; nothing else uses the\n"
@@ -350,6 +380,7 @@ const cli_verb cli_verb_data = {
             "examples:\n"
             "  icebench data make lra/listops --seed 7\n"
             "  icebench data make lra/listops --seed 7 --out /data --examples 2000\n"
+            "  icebench data make longeval/lines --seed 7 --lengths 20,50,200\n"
             "  icebench data fetch lra/text --out /data\n"
             "  icebench data fetch lra/listops --from file:///mnt/lra_release.gz\n"
             "  ICEBENCH_DATA_DIR=/data icebench data check lra/listops\n",

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "datasets/extract.h"
+#include "datasets/prompt.h"
 #include "kernels/core/fileio.h"
 #include "version.h"
 
@@ -171,6 +172,12 @@ static int exists(const char *path) {
 static int sane(const task *t, const char *out, ice_err *e) {
   task_data d = {0};
   int absent;
+  if (t->prompts) {
+    prompt_set s = {0};
+    const int rc = t->prompts->load(t, out, TASK_TEST, 0, &s, &absent, e);
+    prompt_set_free(&s);
+    return rc;
+  }
   ICE_TRY(t->load(out, TASK_TEST, &d, &absent, e));
   const int official = d.official;
   char origin[sizeof d.origin];

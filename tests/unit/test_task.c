@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "datasets/task.h"
+#include "datasets/prompt.h"
 #include "kernels/core/fileio.h"
 #include "tests/support/scratch.h"
 
@@ -52,8 +52,9 @@ static void test_table__rows_are_complete(void **state) {
   (void)state;
   for (int i = 0; task_all[i]; i++) {
     const task *t = task_all[i];
-    assert_true(t->name && t->doc && t->metric && t->source && t->load);
-    assert_true(t->vocab > 1 && t->positions > 0 && t->classes > 1 && (t->inputs == 1 || t->inputs == 2));
+    assert_true(t->name && t->doc && t->metric && t->source && !t->load == !!t->prompts);
+    if (t->prompts) assert_true(t->prompts->load && t->prompts->answer_tokens > 0 && t->inputs == 1);
+    else assert_true(t->vocab > 1 && t->positions > 0 && t->classes > 1 && (t->inputs == 1 || t->inputs == 2));
     assert_ptr_equal(task_find(t->name, NULL), t);
     for (int k = 0; k < i; k++) assert_string_not_equal(task_all[k]->name, t->name);
   }
@@ -158,11 +159,13 @@ static void test_load__nowhere__says_what_to_do(void **state) {
   int absent;
   roots_a_b();
   for (int i = 0; task_all[i]; i++) {
-    assert_int_equal(task_search(task_all[i], TASK_TEST, &d, &absent, &e), ICE_DATA);
+    prompt_set s;
+    if (task_all[i]->prompts) assert_int_equal(prompt_search(task_all[i], TASK_TEST, 5, &s, &absent, &e), ICE_DATA);
+    else assert_int_equal(task_search(task_all[i], TASK_TEST, &d, &absent, &e), ICE_DATA);
     assert_int_equal(absent, 1);
     if (task_all[i]->make) assert_non_null(strstr(e.text, "icebench data make"));
     else if (task_all[i]->release) assert_non_null(strstr(e.text, "icebench data fetch"));
-    else assert_non_null(strstr(e.text, "icebench data make lra/listops"));
+    else if (!task_all[i]->prompts) assert_non_null(strstr(e.text, "icebench data make lra/listops"));
     assert_non_null(strstr(e.text, scratch_path("a")));
   }
 }
