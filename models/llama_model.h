@@ -27,7 +27,7 @@ struct llama {
 
 /** A weight under its names in both formats. */
 typedef struct llama_part {
-  char gguf[64], hf[96];
+  char gguf[80], hf[96];
   matrix *at;
   int64_t rows, cols;
   int rank;           /* 1: a vector [cols] */

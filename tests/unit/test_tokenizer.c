@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -16,19 +15,8 @@
 #include "datasets/source.h"
 #include "models/tokenizer.h"
 #include "models/vocabulary.h"
+#include "tests/support/real.h"
 #include "tests/support/scratch.h"
-
-/* Path of a file of the data sets; skips the test when it is not there. */
-static const char *real_file(const char *name) {
-  static char path[FILE_PATH];
-  const char *root = getenv("ICEBENCH_DATA_DIR");
-  (void)snprintf(path, sizeof path, "%s/%s", root ? root : "", name);
-  if (!root || access(path, R_OK)) {
-    print_message("SKIP ICEBENCH_DATA_DIR is not set, or has no %s\n", name);
-    skip();
-  }
-  return path;
-}
 
 static tokenizer *open_tokenizer(const char *path) {
   tokenizer *t;
