@@ -7,9 +7,17 @@
 
 #include "kernels/core/rng.h"
 
+static const stats_interval unknown = {NAN, NAN, NAN};
+
 static int ascending(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
+}
+
+static int all_finite(const double *x, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (!isfinite(x[i])) return 0;
+  return 1;
 }
 
 double stats_quantile(const double *x, size_t n, double q) {
@@ -43,6 +51,7 @@ static size_t median_rank(size_t n) {
 }
 
 stats_interval stats_median_interval(double *x, size_t n) {
+  if (!all_finite(x, n)) return unknown;
   const stats_interval r = {.value = stats_median(x, n), .lo = NAN, .hi = NAN};
   if (n < STATS_LEAST) return r;
   const size_t j = median_rank(n);
@@ -58,27 +67,123 @@ stats_interval stats_wilson(int64_t hits, int64_t n) {
   return (stats_interval){.value = p, .lo = hits == 0 ? 0.0 : lo, .hi = hits == n ? 1.0 : hi};
 }
 
-stats_interval stats_ratio_bootstrap(const double *a, const double *b, size_t n, uint64_t seed) {
-  enum { RESAMPLES = 2000 };
-  if (n == 0) return (stats_interval){NAN, NAN, NAN};
-  double *x = malloc((2 * n + RESAMPLES) * sizeof *x), *y = x ? x + n : NULL, *ratio = x ? x + 2 * n : NULL;
-  if (!x) return (stats_interval){NAN, NAN, NAN};
-  const int enough = n >= STATS_LEAST;
-  attn_rng r;
-  attn_rng_seed(&r, seed, n);
-  for (int i = 0; enough && i < RESAMPLES; i++) {
-    for (size_t k = 0; k < n; k++) {
-      const size_t pick = (size_t)attn_rng_below(&r, n);
-      x[k] = a[pick], y[k] = b[pick];
-    }
-    ratio[i] = stats_median(x, n) / stats_median(y, n);
-  }
-  if (enough) qsort(ratio, RESAMPLES, sizeof *ratio, ascending);
+/* ---- Bootstrap. */
+
+enum { RESAMPLES = 2000 };
+
+/* The interval around `value` from the resampled values, of which those that are NAN do not count. */
+static stats_interval percentiles(double value, double *sampled) {
+  size_t n = 0;
+  for (size_t i = 0; i < RESAMPLES; i++)
+    if (!isnan(sampled[i])) sampled[n++] = sampled[i];
+  if (n > 1) qsort(sampled, n, sizeof *sampled, ascending);
+  return (stats_interval){value, stats_quantile(sampled, n, 0.025), stats_quantile(sampled, n, 0.975)};
+}
+
+/* A statistic of n pairs; may reorder them. */
+typedef double statistic(double *a, double *b, size_t n);
+
+static double mean(const double *x, size_t n) {
+  double sum = 0.0;
+  for (size_t i = 0; i < n; i++) sum += x[i];
+  return sum / (double)n;
+}
+static double ratio_of_medians(double *a, double *b, size_t n) { return stats_median(a, n) / stats_median(b, n); }
+static double difference_of_means(double *a, double *b, size_t n) { return mean(a, n) - mean(b, n); }
+static double ratio_of_means(double *a, double *b, size_t n) {
+  const double below = mean(b, n);
+  return below == 0.0 ? NAN : mean(a, n) / below;
+}
+
+static stats_interval bootstrap_pairs(const double *a, const double *b, size_t n, statistic *of, uint64_t seed) {
+  if (n == 0 || !all_finite(a, n) || !all_finite(b, n)) return unknown;
+  double *x = malloc((2 * n + RESAMPLES) * sizeof *x), *y = x ? x + n : NULL, *sampled = x ? x + 2 * n : NULL;
+  if (!x) return unknown;
   memcpy(x, a, n * sizeof *x);
   memcpy(y, b, n * sizeof *y);
-  const stats_interval s = {.value = stats_median(x, n) / stats_median(y, n),
-                            .lo = stats_quantile(ratio, enough ? RESAMPLES : 0, 0.025),
-                            .hi = stats_quantile(ratio, enough ? RESAMPLES : 0, 0.975)};
+  stats_interval r = {of(x, y, n), NAN, NAN};
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, n);
+  for (int i = 0; n >= STATS_LEAST && i < RESAMPLES; i++) {
+    for (size_t k = 0; k < n; k++) {
+      const size_t pick = (size_t)attn_rng_below(&rng, n);
+      x[k] = a[pick], y[k] = b[pick];
+    }
+    sampled[i] = of(x, y, n);
+  }
+  if (n >= STATS_LEAST) r = percentiles(r.value, sampled);
   free(x);
-  return s;
+  return r;
+}
+
+stats_interval stats_ratio_bootstrap(const double *a, const double *b, size_t n, uint64_t seed) {
+  return bootstrap_pairs(a, b, n, ratio_of_medians, seed);
+}
+stats_interval stats_difference_bootstrap(const double *a, const double *b, size_t n, uint64_t seed) {
+  return bootstrap_pairs(a, b, n, difference_of_means, seed);
+}
+stats_interval stats_retention_bootstrap(const double *a, const double *b, size_t n, uint64_t seed) {
+  return bootstrap_pairs(a, b, n, ratio_of_means, seed);
+}
+
+stats_interval stats_mean_bootstrap(const double *x, size_t n, uint64_t seed) {
+  if (n == 0 || !all_finite(x, n)) return unknown;
+  double *sampled = malloc(RESAMPLES * sizeof *sampled);
+  if (!sampled) return unknown;
+  stats_interval r = {mean(x, n), NAN, NAN};
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, n);
+  for (int i = 0; n >= STATS_LEAST && i < RESAMPLES; i++) {
+    double sum = 0.0;
+    for (size_t k = 0; k < n; k++) sum += x[attn_rng_below(&rng, n)];
+    sampled[i] = sum / (double)n;
+  }
+  if (n >= STATS_LEAST) r = percentiles(r.value, sampled);
+  free(sampled);
+  return r;
+}
+
+static size_t count_all(stats_runs r) {
+  size_t n = 0;
+  for (size_t i = 0; i < r.runs; i++) n += r.size[i];
+  return n;
+}
+
+/* One resample of whole runs and of rounds within them; returns how many samples it has (at most runs times the largest). */
+static size_t draw_runs(stats_runs r, attn_rng *rng, double *out) {
+  size_t n = 0;
+  for (size_t i = 0; i < r.runs; i++) {
+    const size_t run = (size_t)attn_rng_below(rng, r.runs);
+    const double *x = r.x;
+    for (size_t k = 0; k < run; k++) x += r.size[k];
+    for (size_t k = 0; k < r.size[run]; k++) out[n++] = x[attn_rng_below(rng, r.size[run])];
+  }
+  return n;
+}
+
+static size_t most_drawn(stats_runs r) {
+  size_t most = 0;
+  for (size_t i = 0; i < r.runs; i++)
+    if (r.size[i] > most) most = r.size[i];
+  return most * r.runs;
+}
+
+stats_interval stats_ratio_of_runs(stats_runs a, stats_runs b, uint64_t seed) {
+  const size_t na = count_all(a), nb = count_all(b), most_a = most_drawn(a), most_b = most_drawn(b);
+  if (na == 0 || nb == 0 || !all_finite(a.x, na) || !all_finite(b.x, nb)) return unknown;
+  double *x = malloc((most_a + most_b + RESAMPLES) * sizeof *x), *y = x ? x + most_a : NULL, *sampled = x ? y + most_b : NULL;
+  if (!x) return unknown;
+  memcpy(x, a.x, na * sizeof *x);
+  memcpy(y, b.x, nb * sizeof *y);
+  stats_interval r = {stats_median(x, na) / stats_median(y, nb), NAN, NAN};
+  const int enough = na >= STATS_LEAST && nb >= STATS_LEAST;
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, na + nb);
+  for (int i = 0; enough && i < RESAMPLES; i++) {
+    const size_t drawn_a = draw_runs(a, &rng, x), drawn_b = draw_runs(b, &rng, y);
+    sampled[i] = stats_median(x, drawn_a) / stats_median(y, drawn_b);
+  }
+  if (enough) r = percentiles(r.value, sampled);
+  free(x);
+  return r;
 }

@@ -1,5 +1,8 @@
-/* stats.h - the statistics of results: small, without allocation policy of its own, tested against hand-computed values.
- * An unknown value is NAN. */
+/* stats.h - estimates with their intervals: small, without allocation policy of its own, tested against hand-computed
+ * values. Tests of hypotheses are in stats_tests.h, change points in stats_change.h.
+ *
+ * An unknown value is NAN; so is everything made of samples of which one is not finite. Intervals are of 95 %. Bootstrap
+ * intervals are percentiles of 2,000 resamples, seeded (Efron & Tibshirani 1993, chapter 13). */
 #ifndef ICE_STATS_H
 #define ICE_STATS_H
 
@@ -20,8 +23,29 @@ enum { STATS_LEAST = 6 }; /* values that an interval of 95 % takes: of 5, not ev
 stats_interval stats_median_interval(double *x, size_t n);
 /** Wilson 95 % interval of hits/n; all NAN for n = 0. */
 stats_interval stats_wilson(int64_t hits, int64_t n);
-/** Ratio of medians a/b over paired rounds with a 95 % percentile bootstrap interval (2,000 resamples of rounds, seeded);
- *  lo and hi are NAN for n < STATS_LEAST: resamples of so few rounds know too little of the spread. */
+/** Ratio of medians a/b over paired rounds; resamples are of rounds. lo and hi are NAN for n < STATS_LEAST: resamples of so
+ *  few rounds know too little of the spread. */
 stats_interval stats_ratio_bootstrap(const double *a, const double *b, size_t n, uint64_t seed);
+
+/** Samples of one thing from one or more runs, run after run. */
+typedef struct stats_runs {
+  const double *x;    /* all samples */
+  const size_t *size; /* [runs]: how many belong to each */
+  size_t runs;
+} stats_runs;
+/** Ratio of medians a/b of samples that are not paired: made by different runs. Where a side has several runs, whole runs are
+ *  resampled first and then rounds within them, so that what differs from run to run widens the interval. lo and hi are NAN
+ *  when a side has fewer than STATS_LEAST samples. */
+stats_interval stats_ratio_of_runs(stats_runs a, stats_runs b, uint64_t seed);
+
+/** Mean of n values (F1, ROUGE: scores that are no hits), resampled by items. lo and hi are NAN for n < STATS_LEAST. */
+stats_interval stats_mean_bootstrap(const double *x, size_t n, uint64_t seed);
+/** Paired bootstrap of two methods on the same n items: mean(a) - mean(b). */
+stats_interval stats_difference_bootstrap(const double *a, const double *b, size_t n, uint64_t seed);
+/** The same of mean(a) / mean(b), the retention. All NAN when mean(b) = 0; resamples without a hit of b do not count. */
+stats_interval stats_retention_bootstrap(const double *a, const double *b, size_t n, uint64_t seed);
+
+/** Does the interval contain this value? A comparison whose interval contains "no difference" is a tie. 0 without interval. */
+static inline int stats_contains(stats_interval i, double value) { return i.lo <= value && value <= i.hi; }
 
 #endif
