@@ -4,6 +4,8 @@
  *           depend on its threads, so neither do the predictions.
  * Times     the timed set goes through the model with the method, with vanilla and with dense in the slot, round by
  *           round (measure.h), each attention call with all threads of the cell. A sample is the sum over the set.
+ *           `padding: compute` fills every sequence up to the model's positions, for the baselines too; the method without
+ *           padding is then timed beside them (metric speedup_skip).
  * Errors    the timed set once more, unclocked; every attention call is repeated with dense on the same Q, K, V. */
 #include "harness/cell.h"
 
@@ -20,6 +22,7 @@
 #include "harness/registry/registry.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
+#include "kernels/core/status.h"
 #include "models/encoder.h"
 
 typedef struct cell {
@@ -127,20 +130,44 @@ static void unload(cell *c) {
   free(c->timed);
 }
 
-/* The attention problem of the longest sequence: does the method take it at all? */
+/* Has the model the tensors that the method learns? */
+static attn_status check_learned(const cell *c) {
+  const encoder_config *m = &c->model.cfg;
+  encoder_config own = *m;
+  ice_err e = {0};
+  own.n_learned = 0;
+  if (encoder_config_attention(&own, c->method, c->params, &e) != ICE_OK)
+    return attn_fail(ATTN_ERR_UNSUPPORTED, "%s", e.text);
+  int same = own.n_learned == 0 || own.n_learned == m->n_learned;
+  for (int i = 0; i < own.n_learned && same; i++) {
+    const encoder_learned *a = own.learned + i, *b = m->learned + i;
+    same = !strcmp(a->name, b->name) && a->rank == b->rank && !memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape);
+  }
+  if (same) return ATTN_OK;
+  return attn_fail(ATTN_ERR_UNSUPPORTED, "%s: %s lacks tensors that it learns (%s, ...), or has them in another size",
+                   c->method->name, c->job->model_path, own.learned[0].name);
+}
+
+/* The attention problem of the longest sequence: does the method take it at all, in this model? */
 static attn_status check_support(const cell *c) {
   const encoder_config *m = &c->model.cfg;
-  const int64_t d = m->width / m->heads;
-  const attn_problem pb = {.b = 1,
-                           .h = m->heads,
-                           .hkv = m->heads,
-                           .nq = c->longest,
-                           .nk = c->longest,
-                           .d = d,
-                           .dv = d,
-                           .scale = (float)(1.0 / sqrt((double)d)),
-                           .threads = c->job->threads,
-                           .seed = c->job->seed};
+  const int64_t d = m->width / m->heads, n = c->job->padded ? m->positions : c->longest;
+  attn_problem pb = {.b = 1,
+                     .h = m->heads,
+                     .hkv = m->heads,
+                     .nq = n,
+                     .nk = n,
+                     .d = d,
+                     .dv = d,
+                     .scale = (float)(1.0 / sqrt((double)d)),
+                     .threads = c->job->threads,
+                     .seed = c->job->seed,
+                     .positions = m->positions};
+  ATTN_TRY(check_learned(c));
+  pb.weights = c->model.params; /* their sizes have just been seen to fit; only that is looked at */
+  pb.weights_bytes = attn_learned_floats(c->method, &pb, c->params) * sizeof(float);
+  if (c->job->padded && !(c->method->caps & ATTN_CAP_MASK))
+    return attn_fail(ATTN_ERR_UNSUPPORTED, "%s takes no mask, which `padding: compute` needs", c->method->name);
   return attn_check(c->method, &pb, c->params);
 }
 
@@ -166,7 +193,8 @@ static int best_class(const float *logits, int classes, int32_t *out) {
 
 static int predict(const cell *c, cell_result *out, ice_err *e) {
   const int classes = c->model.cfg.classes;
-  const encoder_slot slot = {.method = c->method, .params = c->params, .seed = c->job->seed, .threads = 1};
+  const encoder_slot slot = {
+      .method = c->method, .params = c->params, .seed = c->job->seed, .threads = 1, .padded = c->job->padded};
   store_prediction *p = calloc((size_t)c->n_pick, sizeof *p);
   if (!p) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld predictions", (long long)c->n_pick);
   out->prediction = p;
@@ -234,12 +262,15 @@ static int bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
   return ICE_OK;
 }
 
-static int bench_open(bench *b, const cell *c, const attn_method *m, ice_err *e) {
+static int bench_open(bench *b, const cell *c, const attn_method *m, int padded, ice_err *e) {
   *b = (bench){.c = c, .logits = malloc((size_t)c->model.cfg.classes * sizeof *b->logits)};
   b->params = registry_defaults(m);
   if (!b->logits || !b->params) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  const encoder_slot slot = {
-      .method = m, .params = m == c->method ? c->params : b->params, .seed = c->job->seed, .threads = c->job->threads};
+  const encoder_slot slot = {.method = m,
+                             .params = m == c->method ? c->params : b->params,
+                             .seed = c->job->seed,
+                             .threads = c->job->threads,
+                             .padded = padded};
   return encoder_run_create(&b->run, &c->model, &slot, c->longest, e);
 }
 
@@ -249,22 +280,24 @@ static void bench_close(bench *b) {
   free(b->logits);
 }
 
-/* Rounds over method, vanilla and dense; *columns says which column is whose. A reference that fails (memory, say) costs
- * its speed-up and leaves a reason, no more. */
-static int time_rounds(cell *c, measure_result *result, measure_columns *columns, cell_result *out, ice_err *e) {
-  const attn_method *method[3] = {c->method, c->vanilla, c->dense};
-  int *const column[3] = {&columns->own, &columns->vanilla, &columns->dense};
-  measure_entrant entrant[3];
-  bench b[3] = {0};
+/* Rounds over method, vanilla and dense, all with the cell's padding, and where it is computed the method without it;
+ * *columns and *skip say which column is whose. A reference that fails (memory, say) costs its speed-up and leaves a reason, no more. */
+static int time_rounds(cell *c, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e) {
+  const int padded = c->job->padded;
+  const attn_method *method[4] = {c->method, c->vanilla, c->dense, padded ? c->method : NULL};
+  int *const column[4] = {&columns->own, &columns->vanilla, &columns->dense, skip};
+  measure_entrant entrant[4];
+  bench b[4] = {0};
   int n = 0, rc = ICE_OK;
   *columns = (measure_columns){-1, -1, -1};
-  for (int i = 0; i < 3 && rc == ICE_OK; i++) {
+  *skip = -1;
+  for (int i = 0; i < 4 && rc == ICE_OK; i++) {
     if (!method[i]) continue;
-    if (i > 0 && method[i] == c->method) {
+    if (i > 0 && i < 3 && method[i] == c->method) {
       *column[i] = 0;
       continue;
     }
-    rc = bench_open(b + n, c, method[i], e);
+    rc = bench_open(b + n, c, method[i], padded && i < 3, e);
     entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
     *column[i] = n++;
   }
@@ -282,7 +315,7 @@ static int time_rounds(cell *c, measure_result *result, measure_columns *columns
       out->reason = out->text;
     }
   c->cost = b[0].cost;
-  for (int i = 0; i < 3; i++) bench_close(b + i);
+  for (int i = 0; i < 4; i++) bench_close(b + i);
   return rc;
 }
 
@@ -315,7 +348,7 @@ static int watch_keys(const judge *j, const measure_inputs *in, quality_keys *ke
 
 static void judge_call(void *ctx, const encoder_call *call) {
   judge *j = ctx;
-  const measure_inputs in = {.pb = call->problem, .q = call->q, .k = call->k, .v = call->v};
+  const measure_inputs in = {.pb = call->problem, .q = call->q, .k = call->k, .v = call->v, .kmask = call->kmask};
   const int set = (j->c->method->caps & ATTN_CAP_KEYSET) != 0;
   quality_ref ref;
   quality_keys keys = {0};
@@ -333,7 +366,7 @@ static void judge_call(void *ctx, const encoder_call *call) {
 static int judge_timed(const cell *c, quality *out, ice_err *e) {
   judge j = {.c = c};
   bench b;
-  int rc = bench_open(&b, c, c->method, e);
+  int rc = bench_open(&b, c, c->method, c->job->padded, e);
   for (int64_t i = 0; rc == ICE_OK && i < c->n_timed; i++) {
     rc = forward(c, b.run, c->timed[i], b.logits, NULL, judge_call, &j, e);
     if (rc == ICE_OK && j.rc != ICE_OK) {
@@ -352,6 +385,7 @@ static void describe(const cell *c, cell_result *out) {
   int64_t tokens = 0;
   for (int64_t i = 0; i < c->n_timed; i++)
     for (int s = 0; s < c->data.inputs; s++) tokens += task_live(&c->data, c->timed[i], s);
+  if (c->job->padded) tokens = c->n_timed * c->data.inputs * c->model.cfg.positions;
   out->n = c->n_timed ? (tokens + c->n_timed * c->data.inputs / 2) / (c->n_timed * c->data.inputs) : 0;
   out->heads = c->model.cfg.heads;
   out->head_dim = c->model.cfg.width / c->model.cfg.heads;
@@ -363,10 +397,11 @@ static int measure(cell *c, cell_result *out, ice_err *e) {
   quality q = {NAN, NAN, NAN, NAN, NAN};
   measure_result result;
   measure_columns columns;
+  int skip;
   ICE_TRY(predict(c, out, e));
-  ICE_TRY(time_rounds(c, &result, &columns, out, e));
+  ICE_TRY(time_rounds(c, &result, &columns, &skip, out, e));
   int rc = c->job->quality ? judge_timed(c, &q, e) : ICE_OK;
-  out->metric = calloc(MEASURE_METRICS + 2, sizeof *out->metric);
+  out->metric = calloc(MEASURE_METRICS + 3, sizeof *out->metric);
   out->sample = measure_samples(&result, columns, c->method->name, &out->n_samples);
   if (rc == ICE_OK && (!out->metric || !out->sample)) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc == ICE_OK) {
@@ -374,6 +409,10 @@ static int measure(cell *c, cell_result *out, ice_err *e) {
     out->metric[MEASURE_METRICS] = accuracy_of(out);
     out->metric[MEASURE_METRICS + 1] = (store_metric){"timed_inputs", (double)c->n_timed, NAN, NAN};
     out->n_metrics = MEASURE_METRICS + 2;
+    if (skip >= 0) { /* how much of the time the padding takes */
+      const stats_interval x = measure_speedup(&result, columns.own, skip, c->job->seed);
+      out->metric[out->n_metrics++] = (store_metric){"speedup_skip", x.value, x.lo, x.hi};
+    }
   }
   measure_free(&result);
   return rc;

@@ -21,6 +21,7 @@ typedef struct cell_job {
   int64_t examples; /* 0: all */
   int64_t timed;    /* examples in the timed set */
   int threads, rounds, warmup, quality;
+  int padded;         /* 1: padded positions are computed and masked */
   double max_seconds; /* of the timed rounds */
   double limit_gib;   /* 0: none */
   void *impl;         /* owned by cell_job_parse */

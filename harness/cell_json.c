@@ -13,10 +13,10 @@ char *cell_job_print(const cell_job *j) {
   (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)j->seed);
   json_t *params = json_loads(j->params_json, 0, NULL);
   json_t *o =
-      json_pack("{s:s, s:s, s:s, s:o, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:f, s:f}", "task", j->task, "model_path",
+      json_pack("{s:s, s:s, s:s, s:o, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:b, s:f, s:f}", "task", j->task, "model_path",
                 j->model_path, "method", j->method, "params", params, "split", (int)j->split, "seed", seed, "examples",
                 (json_int_t)j->examples, "timed", (json_int_t)j->timed, "threads", j->threads, "rounds", j->rounds,
-                "warmup", j->warmup, "quality", j->quality, "max_seconds", j->max_seconds, "limit_gib", j->limit_gib);
+                "warmup", j->warmup, "quality", j->quality, "padded", j->padded, "max_seconds", j->max_seconds, "limit_gib", j->limit_gib);
   char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;
@@ -39,11 +39,11 @@ int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
   if (!impl) return ice_fail(e, ICE_INTERNAL, "out of memory");
   impl->root = json_loadb(text, n, 0, &bad);
   if (!impl->root ||
-      json_unpack_ex(impl->root, &bad, 0, "{s:s, s:s, s:s, s:o, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:F, s:F}",
+      json_unpack_ex(impl->root, &bad, 0, "{s:s, s:s, s:s, s:o, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:b, s:F, s:F}",
                      "task", &out->task, "model_path", &out->model_path, "method", &out->method, "params", &params,
                      "split", &split, "seed", &seed, "examples", &examples, "timed", &timed, "threads", &out->threads,
-                     "rounds", &out->rounds, "warmup", &out->warmup, "quality", &out->quality, "max_seconds",
-                     &out->max_seconds, "limit_gib", &out->limit_gib) != 0)
+                     "rounds", &out->rounds, "warmup", &out->warmup, "quality", &out->quality, "padded",
+                     &out->padded, "max_seconds", &out->max_seconds, "limit_gib", &out->limit_gib) != 0)
     return ice_fail(e, ICE_INTERNAL, "cell: job: %s", bad.text);
   impl->params = json_dumps(params, JSON_COMPACT);
   out->params_json = impl->params;

@@ -95,7 +95,7 @@ const cli_verb cli_verb_run = {
         "method with vanilla and dense round by round on the same inputs (speed-ups), and compares every attention\n"
         "call with exact attention (L2, mass, recall). Keys of FILE: see `icebench check --help`.\n\n"
         "  --limit N            at most N examples; such rows are marked partial\n"
-        "  --filter 'KEY=V|W,..' only cells that match every pair: task, model, method, seed, or a parameter\n"
+        "  --filter 'KEY=V|W,..' only cells that match every pair: task, model, method, seed, padding, or a parameter\n"
         "  --set KEY=VALUE      overrides a key of FILE: examples=100, measure.rounds=3, 'topk.k=8|16'; repeatable\n"
         "  --threads T          1..256, instead of the file's\n"
         "  --force              run finished cells again\n"

@@ -37,12 +37,12 @@ typedef struct entry { /* one line of `methods`: the product of its sweeps */
 
 typedef struct rule { /* one line of `exclude`: a cell is left out when everything given agrees */
   entry what;         /* method may be NULL */
-  yaml_node *task, *model, *seed;
+  yaml_node *task, *model, *seed, *padding;
 } rule;
 
 typedef struct loader {
   config_experiment *x;
-  yaml_node *tasks, *models, *seeds;
+  yaml_node *tasks, *models, *seeds, *paddings;
   entry *entry;
   int n_entries;
   rule *rule;
@@ -194,6 +194,17 @@ static int read_seeds(loader *l, yaml_node *n, ice_err *e) {
   return ICE_OK;
 }
 
+static const char *const padding_words[] = {"skip", "compute", NULL}; /* config_cell.padded */
+
+static int read_paddings(loader *l, yaml_node *n, ice_err *e) {
+  int word;
+  if (l->tensors) return yaml_fail_key(n, e, "tensors have no padding");
+  ICE_TRY(check_list(n, e));
+  for (int i = 0; i < yaml_count(n); i++) ICE_TRY(yaml_choice(yaml_item(n, i), padding_words, &word, e));
+  l->paddings = n;
+  return ICE_OK;
+}
+
 /* ---- Methods and their parameters. */
 
 static int read_sweep(const attn_method *m, const char *key, yaml_node *n, sweep *out, ice_err *e) {
@@ -304,10 +315,11 @@ static int read_rule(yaml_node *n, rule *out, ice_err *e) {
     yaml_node **plain = strcmp(key, "task") == 0    ? &out->task
                         : strcmp(key, "model") == 0 ? &out->model
                         : strcmp(key, "seed") == 0  ? &out->seed
-                                                    : NULL;
+                        : strcmp(key, "padding") == 0 ? &out->padding
+                                                      : NULL;
     if (!plain && !method)
       return yaml_fail_key(value, e,
-                           "unknown key %s, allowed method, task, model, seed, and with a method its parameters", key);
+                           "unknown key %s, allowed method, task, model, seed, padding, and with a method its parameters", key);
     if (!plain) {
       ICE_TRY(add_sweep(&out->what, key, value, e));
       continue;
@@ -317,6 +329,7 @@ static int read_rule(yaml_node *n, rule *out, ice_err *e) {
     for (int k = 0; k < yaml_count(value); k++) {
       const yaml_node *item = yaml_item(value, k);
       if (plain == &out->seed) ICE_TRY(yaml_int(item, 0, INT64_MAX, &seed, e));
+      if (plain == &out->padding) ICE_TRY(yaml_choice(item, padding_words, &(int){0}, e));
       if (plain == &out->task && !config_shape_task(yaml_text(item)) && !task_find(yaml_text(item), &own))
         return yaml_fail_at(item, e, "%s", own.text);
     }
@@ -360,6 +373,8 @@ static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   if (n) ICE_TRY(read_models(l, n, e));
   ICE_TRY(yaml_get(top, "seeds", 0, &n, e));
   if (n) ICE_TRY(read_seeds(l, n, e));
+  ICE_TRY(yaml_get(top, "padding", 0, &n, e));
+  if (n) ICE_TRY(read_paddings(l, n, e));
   ICE_TRY(yaml_get(top, "methods", 1, &n, e));
   ICE_TRY(read_methods(l, n, e));
   ICE_TRY(read_section(top, NULL, l->x, e));
@@ -395,6 +410,7 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   if (strcmp(key, "model") == 0 && !l->tensors) return read_models(l, n, e);
   if (strncmp(key, "shape.", 6) == 0 && l->tensors) return config_shapes_set(&l->shapes, key + 6, n, e);
   if (strcmp(key, "seeds") == 0) return read_seeds(l, n, e);
+  if (strcmp(key, "padding") == 0) return read_paddings(l, n, e);
   (void)snprintf(section, sizeof section, "%.*s", dot ? (int)(dot - key) : 0, key);
   for (const scalar *s = scalars; s < scalars + SCALARS; s++)
     if (same(s->section, dot ? section : NULL) && strcmp(s->key, dot ? dot + 1 : key) == 0)
@@ -402,7 +418,7 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
     return override_param(l, section, dot + 1, n, e);
   char known[600];
-  (void)snprintf(known, sizeof known, "name, task, %s, seeds", l->tensors ? "shape.KEY" : "model");
+  (void)snprintf(known, sizeof known, "name, task, %s, seeds, padding", l->tensors ? "shape.KEY" : "model");
   for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
     size_t used = strlen(known);
     (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
@@ -445,6 +461,7 @@ static int matches(const rule *r, const config_cell *c) {
   if (r->task && !listed(r->task, c->task->name)) return 0;
   if (r->model && !listed(r->model, c->model)) return 0;
   if (r->seed && !listed_seed(r->seed, c->seed)) return 0;
+  if (r->padding && !listed(r->padding, padding_words[c->padded])) return 0;
   for (int i = 0; i < r->what.n_sweeps; i++)
     if (!swept(&r->what.sweep[i], c->params)) return 0;
   return 1;
@@ -525,7 +542,7 @@ static int make_room(loader *l, ice_err *e) {
   ICE_TRY(count_pairs(l, &pairs, e));
   for (int i = 0; i < l->n_entries; i++) {
     const entry *en = &l->entry[i];
-    int64_t product = pairs * seeds; /* at most 1e9 */
+    int64_t product = pairs * seeds * (l->paddings ? yaml_count(l->paddings) : 1); /* at most 2e9 */
     for (int k = 0; k < en->n_sweeps && product <= MAX_CELLS; k++) product *= en->sweep[k].count;
     all += product;
     if (all > MAX_CELLS)
@@ -544,6 +561,7 @@ static int by_identity(const void *pa, const void *pb) {
   if (c == 0) c = strcmp(a->model, b->model);
   if (c == 0 && a->source) c = strcmp(a->source, b->source);
   if (c == 0) c = (a->seed > b->seed) - (a->seed < b->seed);
+  if (c == 0) c = a->padded - b->padded;
   return c;
 }
 
@@ -595,14 +613,17 @@ static int expand_tensors(loader *l, ice_err *e) {
 }
 
 static int expand_models(loader *l, ice_err *e) {
-  int n_seeds = l->seeds ? yaml_count(l->seeds) : 1;
+  const int n_seeds = l->seeds ? yaml_count(l->seeds) : 1, n_paddings = l->paddings ? yaml_count(l->paddings) : 1;
   for (int j = 0; j < yaml_count(l->models); j++)
     for (int i = 0; i < yaml_count(l->tasks); i++) {
       config_cell c = {.task = l->task[i], .model = yaml_text(yaml_item(l->models, j)), .seed = 1};
       if (!fits(c.model, c.task)) continue;
       for (int s = 0; s < n_seeds; s++) {
         if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
-        for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+        for (int p = 0; p < n_paddings; p++) {
+          if (l->paddings) ICE_TRY(yaml_choice(yaml_item(l->paddings, p), padding_words, &c.padded, e));
+          for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+        }
       }
     }
   return ICE_OK;
@@ -707,6 +728,7 @@ char *config_cell_json(const config_experiment *x, const config_cell *c) {
                 (json_int_t)c->seed, "split", task_split_name(x->split), "examples", (json_int_t)x->examples, "rounds",
                 x->rounds, "warmup", x->warmup, "inputs", (json_int_t)x->timed, "quality", x->quality);
   if (o && c->source) (void)json_object_set_new(o, "source", json_string(c->source));
+  if (o && c->padded) (void)json_object_set_new(o, "padding", json_string("compute")); /* absent: as before there was the key */
   char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;

@@ -21,6 +21,7 @@ typedef struct config_cell {
   void *params;      /* method->params_size bytes, owned */
   char *params_json; /* canonical, owned */
   uint64_t seed;
+  int padded; /* key `padding`: 1 = compute, 0 = skip (default); see encoder_slot.padded */
 } config_cell;
 
 typedef struct config_experiment {

@@ -47,6 +47,7 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
                         .rounds = x->rounds,
                         .warmup = x->warmup,
                         .quality = x->quality,
+                        .padded = c->cell->padded,
                         .max_seconds = x->max_seconds,
                         .limit_gib = x->limit_gib};
   const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};

@@ -40,6 +40,9 @@ typedef struct run_model { /* a checkpoint */
   int untrained;
 } run_model;
 
+/** In the label of a cell with `padding: compute`. */
+#define RUN_LABEL_PADDED "padding computed"
+
 typedef struct run_cell {
   const config_cell *cell;
   const run_data *data;

@@ -146,7 +146,8 @@ static int pair_matches(const config_cell *c, const char *key, const char *value
                      : !strcmp(key, "model")  ? c->model
                      : !strcmp(key, "method") ? c->method->name
                      : !strcmp(key, "seed")   ? seed
-                                              : NULL;
+                     : !strcmp(key, "padding") ? (c->padded ? "compute" : "skip")
+                                               : NULL;
   const attn_param *p = text ? NULL : registry_param(c->method, key, NULL);
   if (!text && !p) return 0;
   *known = 1;
@@ -176,7 +177,7 @@ static int apply_filter(const config_experiment *x, const char *filter, char *ke
     if (!known)
       rc =
           ice_fail(e, ICE_USAGE,
-                   "--filter %s: unknown key '%s', allowed task, model, method, seed, or a parameter of a method of %s",
+                   "--filter %s: unknown key '%s', allowed task, model, method, seed, padding, or a parameter of a method of %s",
                    filter, pair, x->file);
   }
   free(copy);
@@ -225,6 +226,7 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   c->needs_training = (cell->method->caps & ATTN_CAP_NEEDS_TRAINING) && !trained_with(cell->model, cell->method->name);
   if (c->needs_training) add_label(c->label, sizeof c->label, "no retraining");
   if (!c->data->official) add_label(c->label, sizeof c->label, c->data->note ? c->data->note : "generated data");
+  if (cell->padded) add_label(c->label, sizeof c->label, RUN_LABEL_PADDED);
   if (c->model->untrained) add_label(c->label, sizeof c->label, "untrained");
   p->n++;
   if (c->partial) p->x.examples = o->limit; /* the identity says how many there were */

@@ -6,7 +6,7 @@
  *
  * Sizes of the Nystromformer LRA code: width 64, 2 layers, 2 heads of 32, MLP 128. Source: mlpen/Nystromformer
  * LRA/code/model.py. Padded positions are never computed, nor are those inside a sequence that have id 0 (black pixels): the
- * others keep their own positions. */
+ * others keep their own positions. On request (encoder_slot.padded) they are computed and masked, as that code does. */
 #ifndef ICE_ENCODER_H
 #define ICE_ENCODER_H
 
@@ -81,6 +81,7 @@ typedef struct encoder_slot {
   const void *params;
   uint64_t seed; /* layer l uses attn_hash(seed, l, 0) */
   int threads; /* 1..4096 */
+  int padded;  /* 1: every sequence is filled up to the model's positions with id 0; the attention gets all rows and a mask */
 } encoder_slot;
 
 /** One attention call, as seen by the observer below. */
@@ -88,6 +89,7 @@ typedef struct encoder_call {
   int layer;
   attn_problem problem;
   attn_view q, k, v;
+  const uint8_t *kmask; /* [1, n] of a padded run, else NULL */
   attn_view out; /* [1, h, n, d]: what the slot computed */
 } encoder_call;
 
@@ -100,7 +102,8 @@ typedef struct encoder_cost {
 } encoder_cost;
 
 /** Working memory for forward passes up to n_max tokens (1..positions). Reused from call to call; one per thread of
- *  control. ICE_USAGE for n_max or threads out of range, ICE_INTERNAL when out of memory. */
+ *  control. ICE_USAGE for n_max or threads out of range and for a padded slot whose method takes no mask, ICE_INTERNAL when
+ *  out of memory. */
 typedef struct encoder_run encoder_run;
 int encoder_run_create(encoder_run **r, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e);
 void encoder_run_destroy(encoder_run *r);

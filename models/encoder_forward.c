@@ -1,5 +1,8 @@
 /* encoder_forward.c - inference: one example through the encoder, any attention in its slot, with a clock around it.
  *
+ * A padded run differs at three places: all positions are embedded, attention gets a mask, and the rows that count move
+ * together before the pooling. The last makes both kinds of run sum the same rows in the same order.
+ *
  * The row-local parts of a layer are cut into blocks of rows for the threads; the attention threads itself. The clock
  * of the attention covers build + forward of every layer: what a user pays for it, index included. Preparation that
  * needs no data (projections, tables) and memory are outside. */
@@ -22,6 +25,7 @@ struct encoder_run {
   int64_t n_max;
   layer_acts acts;
   float *memory, *x[2];
+  uint8_t *mask; /* [positions] of a padded run, 1: not masked; else NULL */
   void *plan, *scratch; /* grown on demand, outside the clock */
   size_t plan_bytes, scratch_bytes;
 };
@@ -32,25 +36,29 @@ int encoder_run_create(encoder_run **out, const encoder *m, const encoder_slot *
     return ice_fail(e, ICE_USAGE, "encoder: threads = %d, allowed 1..4096", slot->threads);
   if (n_max < 1 || n_max > m->cfg.positions)
     return ice_fail(e, ICE_USAGE, "encoder: memory for %lld tokens, allowed 1..%d", (long long)n_max, m->cfg.positions);
+  if (slot->padded && !(slot->method->caps & ATTN_CAP_MASK))
+    return ice_fail(e, ICE_USAGE, "%s takes no mask, which padded positions need", slot->method->name);
   encoder_run *r = attn_calloc(sizeof *r);
   if (!r) return ice_fail(e, ICE_INTERNAL, "out of memory");
   r->m = m;
   r->slot = *slot;
   r->n_max = n_max;
-  const int64_t w = m->cfg.width;
+  const int64_t w = m->cfg.width, rows = slot->padded ? m->cfg.positions : n_max;
   int rc = network_create(&r->net, m, m->params, e);
-  int64_t floats = layer_acts_floats(n_max, w, m->cfg.mlp);
+  int64_t floats = layer_acts_floats(rows, w, m->cfg.mlp);
   if (rc == ICE_OK) {
-    r->memory = attn_alloc((size_t)(floats + 2 * n_max * w) * sizeof(float));
-    if (!r->memory) rc = ice_fail(e, ICE_INTERNAL, "out of memory for %lld tokens", (long long)n_max);
+    r->memory = attn_alloc((size_t)(floats + 2 * rows * w) * sizeof(float));
+    if (slot->padded) r->mask = attn_alloc((size_t)rows);
+    if (!r->memory || (slot->padded && !r->mask))
+      rc = ice_fail(e, ICE_INTERNAL, "out of memory for %lld tokens", (long long)rows);
   }
   if (rc != ICE_OK) {
     encoder_run_destroy(r);
     return rc;
   }
-  layer_acts_carve(&r->acts, r->memory, n_max, w, m->cfg.mlp);
+  layer_acts_carve(&r->acts, r->memory, rows, w, m->cfg.mlp);
   r->x[0] = r->memory + floats;
-  r->x[1] = r->x[0] + n_max * w;
+  r->x[1] = r->x[0] + rows * w;
   *out = r;
   return ICE_OK;
 }
@@ -59,6 +67,7 @@ void encoder_run_destroy(encoder_run *r) {
   if (!r) return;
   network_destroy(&r->net);
   attn_free(r->memory);
+  attn_free(r->mask);
   attn_free(r->plan);
   attn_free(r->scratch);
   attn_free(r);
@@ -105,7 +114,8 @@ static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
                                    .positions = lw->learned ? c->positions : 0},
                        .q = {a->q, n * w, hd, w},
                        .k = {layer_shared_qk(lw) ? a->q : a->k, n * w, hd, w},
-                       .v = {a->v, n * w, hd, w}};
+                       .v = {a->v, n * w, hd, w},
+                       .kmask = r->mask};
   const attn_viewm out = {a->o, n * w, hd, w};
   attn_mem need;
   attn_status st = attn_check(me, &call.problem, slot->params);
@@ -119,7 +129,7 @@ static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
   attn_alloc_reset_peak();
   size_t live = attn_alloc_counters().live_bytes;
   uint64_t t0 = (uint64_t)attn_now_ns();
-  st = me->build(r->plan, call.k, call.v, NULL, r->scratch);
+  st = me->build(r->plan, call.k, call.v, call.kmask, r->scratch);
   uint64_t t1 = (uint64_t)attn_now_ns();
   if (st == ATTN_OK) st = me->forward(r->plan, slot->params, call.q, out, r->scratch, &stats);
   uint64_t t2 = (uint64_t)attn_now_ns();
@@ -152,6 +162,24 @@ static int check_ids(const encoder_config *c, const int32_t *ids, int64_t n, int
   return ICE_OK;
 }
 
+/* x = the embedded sequence: all positions and their mask when padded, else those that count. Returns the rows. */
+static int64_t embed(encoder_run *r, const int32_t *ids, int64_t length) {
+  const int64_t L = r->m->cfg.positions;
+  if (!r->mask) return network_embed(&r->net, ids, length, r->x[0]);
+  for (int64_t i = 0; i < L; i++) r->mask[i] = i < length && ids[i] != 0;
+  network_embed_padded(&r->net, ids, length, r->x[0]);
+  return L;
+}
+
+/* Moves the rows of x [n, width] that count together; returns their number. */
+static int64_t live_rows(const encoder_run *r, int64_t n, float *x) {
+  const int64_t w = r->m->cfg.width;
+  int64_t live = 0;
+  for (int64_t i = 0; r->mask && i < n; i++)
+    if (r->mask[i]) memmove(x + live++ * w, x + i * w, (size_t)w * sizeof *x);
+  return r->mask ? live : n;
+}
+
 /* One input sequence to its pooled vector; adds to *model_ns the time of the model alone, without observers and memory.
  */
 static int encode(encoder_run *r, const int32_t *ids, int64_t length, float *pooled, encoder_cost *cost,
@@ -160,7 +188,7 @@ static int encode(encoder_run *r, const int32_t *ids, int64_t length, float *poo
   const encoder_config *c = &r->m->cfg;
   layer_acts *s = &r->acts;
   uint64_t t0 = (uint64_t)attn_now_ns();
-  const int64_t n = network_embed(&r->net, ids, length, r->x[0]), blocks = (n + ROW_BLOCK - 1) / ROW_BLOCK;
+  const int64_t n = embed(r, ids, length), blocks = (n + ROW_BLOCK - 1) / ROW_BLOCK;
   *model_ns += (uint64_t)attn_now_ns() - t0;
   for (int l = 0; l < c->layers && n > 0; l++) {
     const layer_weights *w = &r->net.layer[l];
@@ -189,7 +217,7 @@ static int encode(encoder_run *r, const int32_t *ids, int64_t length, float *poo
     *model_ns += (uint64_t)attn_now_ns() - t0;
   }
   t0 = (uint64_t)attn_now_ns();
-  network_pool(mk, &r->net, n, r->x[c->layers % 2], s->c, s->mean1, s->rstd1, pooled);
+  network_pool(mk, &r->net, live_rows(r, n, r->x[c->layers % 2]), r->x[c->layers % 2], s->c, s->mean1, s->rstd1, pooled);
   *model_ns += (uint64_t)attn_now_ns() - t0;
   return ICE_OK;
 }

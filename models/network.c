@@ -261,6 +261,14 @@ int64_t network_embed(const network *net, const int32_t *ids, int64_t n, float *
   return rows;
 }
 
+void network_embed_padded(const network *net, const int32_t *ids, int64_t n, float *x) {
+  const int64_t w = net->cfg->width;
+  for (int64_t i = 0; i < net->cfg->positions; i++) {
+    const float *tok = net->tok + (i < n ? ids[i] : 0) * w;
+    for (int64_t t = 0; t < w; t++) x[i * w + t] = tok[t] + net->pos[i * w + t];
+  }
+}
+
 void network_pool(const attn_micro *mk, const network *net, int64_t n, const float *x, float *y, float *mean,
                   float *rstd, float *pooled) {
   const int64_t w = net->cfg->width;

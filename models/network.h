@@ -41,6 +41,8 @@ int64_t network_position_floats(const encoder_config *cfg);
 
 /** x [rows, width] = tok[ids] + pos of the positions that are not masked (id 0), in order; returns rows <= n. */
 int64_t network_embed(const network *net, const int32_t *ids, int64_t n, float *x);
+/** The same of all positions [cfg.positions, width], masked or not; those from n on have id 0. */
+void network_embed_padded(const network *net, const int32_t *ids, int64_t n, float *x);
 /** features = final norm of x [n, width], summed over rows, divided by the padded length. y, mean, rstd as of norm. */
 void network_pool(const attn_micro *mk, const network *net, int64_t n, const float *x, float *y, float *mean,
                   float *rstd, float *pooled);

@@ -22,7 +22,7 @@ WITH finished AS MATERIALIZED (
   SELECT n.*,
          -- tensors of several lengths: their charts have n as an axis, and others would mix the lengths
          task IN ('synth/gauss', 'synth/clustered', 'synth/lowrank') AND (SELECT count(DISTINCT n) FROM newest) > 1 AS lengths,
-         n.method || coalesce((SELECT group_concat(' ' || p.key || '=' || p.value, '')
+         n.method || iif(n.label LIKE '%padding computed%', ' padded', '') || coalesce((SELECT group_concat(' ' || p.key || '=' || p.value, '')
                                FROM json_each(given) p JOIN varying v ON v.method = n.method AND v.key = p.key
                                WHERE p.key IS NOT b.key), '') AS series,
          (SELECT p.key || '=' || p.value FROM json_each(given) p WHERE p.key = b.key) AS setting

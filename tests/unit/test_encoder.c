@@ -180,17 +180,20 @@ static void check_forward(const encoder_config *c, const int64_t *n, int how) {
   int methods = 0;
   for (const attn_method *const *method = registry_methods; *method; method++) {
     if (!((*method)->caps & ATTN_CAP_EXACT)) continue;
-    const encoder_slot slot = slot_of(*method, 2);
-    encoder_run *r;
-    ice_err e = {0};
-    float logits[16];
-    assert_int_equal(encoder_run_create(&r, &m, &slot, n[0] > n[1] ? n[0] : n[1], &e), ICE_OK);
-    if (encoder_forward(r, ids, n, logits, NULL, NULL, NULL, &e) != ICE_OK) fail_msg("%s", e.text);
-    for (int k = 0; k < c->classes; k++)
-      if (!(fabs((double)logits[k] - want[k]) <= FORWARD_BOUND * size))
-        fail_msg("%s n=%lld,%lld: logit %d = %.9g, expected %.9g", (*method)->name, (long long)n[0], (long long)n[1], k,
-                 (double)logits[k], want[k]);
-    encoder_run_destroy(r);
+    for (int padded = 0; padded < 2; padded++) {
+      encoder_slot slot = slot_of(*method, 2);
+      slot.padded = padded;
+      encoder_run *r;
+      ice_err e = {0};
+      float logits[16];
+      assert_int_equal(encoder_run_create(&r, &m, &slot, n[0] > n[1] ? n[0] : n[1], &e), ICE_OK);
+      if (encoder_forward(r, ids, n, logits, NULL, NULL, NULL, &e) != ICE_OK) fail_msg("%s", e.text);
+      for (int k = 0; k < c->classes; k++)
+        if (!(fabs((double)logits[k] - want[k]) <= FORWARD_BOUND * size))
+          fail_msg("%s n=%lld,%lld%s: logit %d = %.9g, expected %.9g", (*method)->name, (long long)n[0], (long long)n[1],
+                   padded ? " padded" : "", k, (double)logits[k], want[k]);
+      encoder_run_destroy(r);
+    }
     methods++;
   }
   assert_true(methods > 0);
@@ -362,6 +365,38 @@ static void test_forward__observer_and_cost__account_for_every_call(void **state
   encoder_run_destroy(r), encoder_destroy(&m);
 }
 
+/* A padded run shows the attention every position, and which of them count. */
+typedef struct seen_mask {
+  int calls;
+  int64_t kept[4]; /* [calls] */
+} seen_mask;
+static void observe_mask(void *ctx, const encoder_call *c) {
+  seen_mask *s = ctx;
+  assert_non_null(c->kmask);
+  assert_int_equal(c->problem.nk, 64);
+  assert_int_equal(c->problem.nq, 64);
+  for (int64_t i = 0; i < 64; i++) s->kept[s->calls] += c->kmask[i];
+  s->calls++;
+}
+static void test_forward__padded__computes_all_positions_and_masks_the_rest(void **state) {
+  (void)state;
+  encoder m = make(encoder_lra_config(32, 64, 2, 2), 4);
+  encoder_slot slot = slot_of(&attn_method_dense, 2);
+  const int32_t a[] = {5, 0, 7, 9, 0, 3}, b[] = {1, 2, 3}, *in[2] = {a, b};
+  const int64_t n[2] = {6, 3};
+  float logits[2];
+  encoder_cost cost = {0};
+  seen_mask s = {0};
+  encoder_run *r;
+  slot.padded = 1;
+  assert_int_equal(encoder_run_create(&r, &m, &slot, 6, NULL), ICE_OK);
+  assert_int_equal(encoder_forward(r, in, n, logits, &cost, observe_mask, &s, NULL), ICE_OK);
+  assert_int_equal(s.calls, 4);
+  for (int i = 0; i < 4; i++) assert_int_equal(s.kept[i], i < 2 ? 4 : 3);
+  assert_int_equal(cost.pairs, 2 * 64 * (2 * 4 + 2 * 3)); /* heads x queries x kept keys, layers of both inputs */
+  encoder_run_destroy(r), encoder_destroy(&m);
+}
+
 /* --- refusals ------------------------------------------------------------------------------------------------- */
 
 static void test_forward__bad_ids_and_lengths__refused_with_place_and_range(void **state) {
@@ -406,6 +441,13 @@ static void test_forward__bad_ids_and_lengths__refused_with_place_and_range(void
     assert_int_equal(encoder_run_create(&r, &m, &odd, 5, NULL), ICE_USAGE);
     assert_null(r);
   }
+  attn_method maskless = attn_method_dense;
+  maskless.caps &= ~(uint32_t)ATTN_CAP_MASK;
+  encoder_slot padded = slot_of(&maskless, 1);
+  padded.padded = 1;
+  ice_err e = {0};
+  assert_int_equal(encoder_run_create(&r, &m, &padded, 5, &e), ICE_USAGE);
+  assert_non_null(strstr(e.text, "takes no mask"));
   encoder_destroy(&m);
 }
 
@@ -557,6 +599,7 @@ int main(void) {
       cmocka_unit_test(test_forward__threads_and_reuse__do_not_change_bits),
       cmocka_unit_test(test_refresh__changed_parameters__are_seen),
       cmocka_unit_test(test_forward__observer_and_cost__account_for_every_call),
+      cmocka_unit_test(test_forward__padded__computes_all_positions_and_masks_the_rest),
       cmocka_unit_test(test_forward__bad_ids_and_lengths__refused_with_place_and_range),
       cmocka_unit_test(test_forward__failing_method__passes_on_its_text),
       cmocka_unit_test(test_forward__nan_from_the_method__is_an_error),

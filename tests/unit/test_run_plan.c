@@ -120,6 +120,60 @@ static void test_key__options_that_change_numbers__other_key(void **state) {
   free(first), free(same);
 }
 
+/* Cells by padding: the key of skip is what it was before there was the key `padding`; compute has its own, and says so. */
+static void test_padding__both__own_identity_and_label(void **state) {
+  (void)state;
+  const char *const both[] = {"padding=skip|compute", NULL};
+  const run_options plain = {0}, o = {.set = both}, computed = {.set = both, .filter = "padding=compute"};
+  run_plan p;
+  ice_err e = {0};
+  char *before = key_now(&plain);
+  if (run_plan_create(&p, scratch_path("x.yaml"), &o, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(p.n, 2);
+  assert_string_equal(p.cell[0].key, before);
+  assert_null(strstr(p.cell[0].label, RUN_LABEL_PADDED));
+  assert_string_not_equal(p.cell[1].key, before);
+  assert_non_null(strstr(p.cell[1].label, RUN_LABEL_PADDED));
+  run_plan_destroy(&p);
+  if (run_plan_create(&p, scratch_path("x.yaml"), &computed, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(p.n, 1);
+  assert_int_equal(p.cell[0].cell->padded, 1);
+  run_plan_destroy(&p);
+  free(before);
+}
+
+static double metric_of(const cell_result *r, const char *name) {
+  for (int i = 0; i < r->n_metrics; i++)
+    if (!strcmp(r->metric[i].name, name)) return r->metric[i].value;
+  return -1.0;
+}
+
+/* Padding that is computed changes the work, not the answers. */
+static void test_execute__padding_computed__same_predictions_more_pairs(void **state) {
+  (void)state;
+  static const char *const method[] = {"dense", "vanilla", "topk"};
+  static const char *const params[] = {"{}", "{}", "{\"k\":64}"};
+  for (int i = 0; i < 3; i++) {
+    cell_result r[2];
+    for (int padded = 0; padded < 2; padded++) {
+      const cell_job job = {.task = "lra/listops", .model_path = scratch_path("m.safetensors"), .method = method[i], .params_json = params[i],
+                            .split = TASK_TEST, .seed = 1, .timed = 3, .threads = 2, .rounds = 1, .quality = 1, .padded = padded, .max_seconds = 10};
+      cell_execute(&job, &r[padded]);
+      if (strcmp(r[padded].status, "ok")) fail_msg("%s", r[padded].reason);
+    }
+    assert_int_equal(r[0].n_predictions, EXAMPLES);
+    assert_int_equal(r[1].n_predictions, EXAMPLES);
+    for (int k = 0; k < EXAMPLES; k++) assert_int_equal(r[0].prediction[k].predicted, r[1].prediction[k].predicted);
+    assert_true(r[0].n < 64);
+    assert_int_equal(r[1].n, 64); /* the model's positions */
+    assert_true(metric_of(&r[1], "pairs") > metric_of(&r[0], "pairs"));
+    assert_true(metric_of(&r[1], "rel_l2_error") >= 0 && metric_of(&r[1], "rel_l2_error") < 1e-5); /* judged with the mask */
+    assert_true(metric_of(&r[0], "speedup_skip") == -1.0);
+    assert_true(metric_of(&r[1], "speedup_skip") > 0.0);
+    cell_result_free(&r[0]), cell_result_free(&r[1]);
+  }
+}
+
 /* A row of a debug or sanitizer build has no times; it must not count as the release's. */
 static void test_key__other_kind_of_build__other_key(void **state) {
   (void)state;
@@ -173,6 +227,8 @@ int main(void) {
       TEST(test_key__other_data_or_weights__other_key),
       TEST(test_key__options_that_change_numbers__other_key),
       TEST(test_key__other_kind_of_build__other_key),
+      TEST(test_padding__both__own_identity_and_label),
+      TEST(test_execute__padding_computed__same_predictions_more_pairs),
       TEST(test_execute__timed_examples__are_among_the_judged),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
