@@ -119,7 +119,7 @@ static int dump_file(const cli_common *common, const dump_options *o, const run_
   ICE_TRY(run_plan_create(&p, o->file, ro, e));
   const run_cell *c = NULL;
   for (int i = 0; i < p.n && !c; i++)
-    if ((p.cell[i].cell->method->caps & ATTN_CAP_EXACT) && !p.cell[i].cell->padded) c = p.cell + i;
+    if ((p.cell[i].cell->method->caps & ATTN_CAP_EXACT) && !p.cell[i].cell->padded && !p.cell[i].missing) c = p.cell + i;
   int rc = c ? ICE_OK : ice_fail(e, ICE_USAGE, "%s: no exact method without padding among its cells; add dense to `methods`, or --set padding=skip", o->file);
   task_data data = {0};
   encoder model = {0};

@@ -53,9 +53,10 @@ static void print_text(const cli_common *common, const run_plan *p, store *s) {
     shown++;
     measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
     print_time(est.seconds, text, sizeof text);
-    (void)printf("  %-5s %s %s seed %llu  %s %s  %s%s%s%s\n", c->done ? "there" : "todo", c->cell->task->name,
+    (void)printf("  %-5s %s %s seed %llu  %s %s  %s%s%s%s%s%s\n", c->done ? "there" : "todo", c->cell->task->name,
                  c->cell->source ? c->cell->source : c->cell->model, (unsigned long long)c->cell->seed, c->cell->method->name, brief, c->done ? "" : "~",
-                 c->done ? "" : text, *c->label ? "  " : "", c->label);
+                 c->done ? "" : text, *c->label ? "  " : "", c->label,
+                 c->missing ? "  skipped: " : "", c->missing ? c->missing : "");
   }
   if (shown < p->n && !common->quiet) (void)printf("  ... and %d more; -v shows all\n", p->n - shown);
   print_time(seconds, text, sizeof text);

@@ -62,7 +62,7 @@ static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memo
 
 /* ---- Scalars: one row says where a key stands, what it may be, and where it goes. */
 
-typedef enum scalar_type { S_INT64, S_INT, S_REAL, S_BOOL, S_SPLIT } scalar_type;
+typedef enum scalar_type { S_INT64, S_INT, S_REAL, S_BOOL, S_SPLIT, S_MISSING, S_PAIRS } scalar_type;
 typedef struct scalar {
   const char *section, *key; /* section NULL: top level */
   scalar_type type;
@@ -75,6 +75,8 @@ static const scalar scalars[] = {
     {NULL, "examples", S_INT64, 1, 1e9, AT(examples)},
     {NULL, "split", S_SPLIT, 0, 0, AT(split)},
     {NULL, "threads", S_INT, 1, MAX_THREADS, AT(threads)},
+    {NULL, "missing", S_MISSING, 0, 0, AT(skip_missing)},
+    {NULL, "pairs", S_PAIRS, 0, 0, AT(own_pairs)},
     {NULL, "no_retraining", S_BOOL, 0, 0, AT(allow_untrained_swap)},
     {"measure", "rounds", S_INT, 1, 1000, AT(rounds)},
     {"measure", "warmup", S_INT, 0, 100, AT(warmup)},
@@ -88,6 +90,7 @@ enum { SCALARS = sizeof scalars / sizeof *scalars };
 
 static int read_scalar(const yaml_node *n, const scalar *s, config_experiment *x, ice_err *e) {
   static const char *const split_words[] = {"test", "dev", NULL};
+  static const char *const missing_words[] = {"fail", "skip", NULL}, *const pairs_words[] = {"all", "trained", NULL};
   static const task_split split_of[] = {TASK_TEST, TASK_DEV};
   void *at = (char *)x + s->offset;
   int64_t whole;
@@ -104,6 +107,8 @@ static int read_scalar(const yaml_node *n, const scalar *s, config_experiment *x
     ICE_TRY(yaml_choice(n, split_words, &word, e));
     *(task_split *)at = split_of[word];
     return ICE_OK;
+  case S_MISSING: return yaml_choice(n, missing_words, at, e);
+  case S_PAIRS: return yaml_choice(n, pairs_words, at, e);
   }
   return ICE_INTERNAL;
 }
@@ -506,6 +511,13 @@ static int add_product(loader *l, const config_cell *c, const entry *en, ice_err
   return rc;
 }
 
+/* `pairs: trained`: the last part of a model's name is the attention it was trained with; a path says nothing. */
+static int own_pair(const char *model, const attn_method *m) {
+  const char *slash = strrchr(model, '/'), *last = slash ? slash + 1 : model;
+  if (config_model_is_path(model) || !strcmp(last, m->name)) return 1;
+  return !(m->caps & ATTN_CAP_NEEDS_TRAINING) && !strncmp(last, "softmax", 7);
+}
+
 static int fits(const char *model, const task *t) {
   size_t n = strlen(t->name);
   return config_model_is_path(model) || (strncmp(model, t->name, n) == 0 && model[n] == '/');
@@ -622,7 +634,8 @@ static int expand_models(loader *l, ice_err *e) {
         if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
         for (int p = 0; p < n_paddings; p++) {
           if (l->paddings) ICE_TRY(yaml_choice(yaml_item(l->paddings, p), padding_words, &c.padded, e));
-          for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+          for (int k = 0; k < l->n_entries; k++)
+            if (!l->x->own_pairs || own_pair(c.model, l->entry[k].method)) ICE_TRY(add_product(l, &c, &l->entry[k], e));
         }
       }
     }
@@ -632,7 +645,8 @@ static int expand_models(loader *l, ice_err *e) {
 static int expand(loader *l, ice_err *e) {
   ICE_TRY(make_room(l, e));
   ICE_TRY(l->tensors ? expand_tensors(l, e) : expand_models(l, e));
-  if (l->x->n_cells == 0) return ice_fail(e, ICE_USAGE, "%s: `exclude` leaves no cell", l->x->file);
+  if (l->x->n_cells == 0)
+    return ice_fail(e, ICE_USAGE, "%s: `%s` leaves no cell", l->x->file, l->n_rules ? "exclude" : "pairs");
   return refuse_twins(l->x, e);
 }
 

@@ -35,6 +35,9 @@ typedef struct config_experiment {
   int quality;          /* measure.quality: true                                   */
   double limit_seconds; /* limits.seconds per cell (600), limits.memory_gib (8)    */
   double limit_gib;
+  int skip_missing;         /* key `missing`: skip makes cells without data or checkpoint rows with the reason; fail (default) */
+  int own_pairs;            /* key `pairs`: trained puts a method that needs training into the model named after it only, and
+                               the others into models of exact attention (softmax...) only; all (default) */
   int allow_untrained_swap; /* key `no_retraining`: true lets NEEDS_TRAINING methods into foreign models; rows are labelled */
   config_cell *cell;
   int n_cells;

@@ -181,8 +181,15 @@ static int sort_rows(report_rows *r, ice_err *e) {
   return fine ? ICE_OK : out_of_memory(e);
 }
 
+/* A row skipped for want of data or checkpoint is out of date once there is one with both. */
+#define OUT_OF_DATE                                                                                                              \
+  "r.status = 'skipped' AND (r.data_hash IS NULL OR r.model_hash IS NULL) AND EXISTS (SELECT 1 FROM results o WHERE "              \
+  "o.experiment = r.experiment AND o.task = r.task AND o.model = r.model AND o.method = r.method AND o.params = r.params AND "    \
+  "o.seed = r.seed AND o.threads = r.threads AND o.data_hash NOT NULL AND o.model_hash NOT NULL)"
+
 int report_rows_read(store *s, const char *experiment, report_rows *r, ice_err *e) {
-  ICE_TRY(report_rows_select(s, experiment ? "SELECT * FROM results WHERE experiment = ?1" : "SELECT * FROM results", &experiment,
+  ICE_TRY(report_rows_select(s, experiment ? "SELECT * FROM results r WHERE experiment = ?1 AND NOT (" OUT_OF_DATE ")"
+                                           : "SELECT * FROM results r WHERE NOT (" OUT_OF_DATE ")", &experiment,
                              experiment ? 1 : 0, r, e));
   return r->n ? sort_rows(r, e) : ICE_OK;
 }

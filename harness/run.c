@@ -115,8 +115,8 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, in
                           .reason = res->reason,
                           .label = *label ? label : NULL,
                           .config = c->json,
-                          .data_hash = c->data->hash,
-                          .model_hash = c->model->hash,
+                          .data_hash = *c->data->hash ? c->data->hash : NULL,
+                          .model_hash = *c->model->hash ? c->model->hash : NULL,
                           .started_utc_ms = started,
                           .wall_ms = wall_ms,
                           .metric = res->metric,
@@ -177,7 +177,10 @@ static int run_one(run_state *r, const run_cell *c, ice_err *e) {
   const int64_t started = attn_utc_ms();
   cell_result res = {0};
   run_outcome o = {0};
-  if (c->needs_training && !r->p->x.allow_untrained_swap) {
+  if (c->missing) {
+    res.status = "skipped";
+    res.reason = c->missing;
+  } else if (c->needs_training && !r->p->x.allow_untrained_swap) {
     res.status = "skipped";
     res.reason = "needs a model trained with it; `no_retraining: true` runs it in this one all the same";
   } else {

@@ -30,7 +30,8 @@ typedef struct run_data { /* what is known of a task's split */
   double mean, mean_square; /* tokens per sequence */
   int official;
   const char *note; /* of task_data */
-  char hash[17];
+  char hash[17];     /* "" when missing */
+  char missing[512]; /* why there is none (key `missing: skip`), or "" */
 } run_data;
 
 typedef struct run_model { /* a checkpoint */
@@ -38,6 +39,9 @@ typedef struct run_model { /* a checkpoint */
   char path[4096], hash[17];
   encoder_config shape;
   int untrained;
+  char attention[32];         /* what it was trained with: metadata, or else the last part of its name; "softmax": exact attention */
+  char attention_params[512]; /* canonical JSON, or "" */
+  char missing[512];          /* as of run_data */
 } run_model;
 
 /** In the label of a cell with `padding: compute`. */
@@ -50,6 +54,7 @@ typedef struct run_cell {
   char *key, *json;   /* identity, and the cell as configured; owned */
   char label[128];    /* "generated data, untrained", or "" */
   int needs_training; /* 1: the method has to be trained, and this model was trained with another */
+  const char *missing; /* why there is nothing to run, or NULL */
   int partial, done;  /* done: the database has it */
 } run_cell;
 

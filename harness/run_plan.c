@@ -27,8 +27,17 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
       return ICE_OK;
     }
   task_data d;
-  ICE_TRY(task_load(t, p->x.split, &d, e));
+  int absent = 0, rc = task_search(t, p->x.split, &d, &absent, e);
+  if (rc != ICE_OK && !(absent && p->x.skip_missing)) return rc;
   run_data *r = p->data + p->n_data++;
+  *out = r;
+  if (rc != ICE_OK) {
+    char advice[400];
+    task_advice(t, advice, sizeof advice);
+    *r = (run_data){.task = t, .official = 1};
+    (void)snprintf(r->missing, sizeof r->missing, "no data: %s", advice);
+    return ICE_OK;
+  }
   *r = (run_data){.task = t, .count = d.count, .official = d.official, .note = d.note};
   (void)snprintf(r->hash, sizeof r->hash, "%016llx", (unsigned long long)d.hash);
   const int64_t sequences = d.count * d.inputs;
@@ -39,9 +48,8 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
     r->mean_square += (double)n * (double)n / (double)sequences;
   }
   r->queries = r->longest;
-  int rc = d.count > 0 ? ICE_OK : ice_fail(e, ICE_DATA, "%s: no examples", d.origin);
+  rc = d.count > 0 ? ICE_OK : ice_fail(e, ICE_DATA, "%s: no examples", d.origin);
   task_data_free(&d);
-  *out = r;
   return rc;
 }
 
@@ -68,7 +76,7 @@ static void add_tensors(run_plan *p, const config_cell *cell, const run_data **d
 }
 
 /* An id lies below models/checkpoints of the shared folder, or of the working folder; a path is itself. */
-static int find_model(run_model *m, ice_err *e) {
+static int find_model(run_model *m, int skip_missing, ice_err *e) {
   const char *root[] = {cli_share_dir(), "."};
   const int path = config_model_is_path(m->name);
   for (int i = 0; i < (path ? 1 : 2); i++) {
@@ -83,6 +91,10 @@ static int find_model(run_model *m, ice_err *e) {
   (void)snprintf(recipe, sizeof recipe, "%s", m->name);
   for (char *c = recipe; *c; c++)
     if (*c == '/') *c = '-';
+  if (skip_missing) {
+    (void)snprintf(m->missing, sizeof m->missing, "no checkpoint: icebench train configs/train/%s.yaml", recipe);
+    return ICE_OK;
+  }
   return ice_fail(e, ICE_DATA,
                   "model %s: no models/checkpoints/%s.safetensors below %s; train it with `icebench train "
                   "configs/train/%s.yaml`, or name a .safetensors file",
@@ -96,6 +108,8 @@ static int inspect_model(run_model *m, ice_err *e) {
   encoder net;
   ICE_TRY(encoder_load(&net, m->path, e));
   m->shape = net.cfg;
+  if (*net.attention) memcpy(m->attention, net.attention, sizeof m->attention);
+  memcpy(m->attention_params, net.attention_params, sizeof m->attention_params);
   encoder_destroy(&net);
   ICE_TRY(file_open_map(m->path, (size_t)1 << 40, &map, e));
   (void)snprintf(m->hash, sizeof m->hash, "%016llx", (unsigned long long)XXH3_64bits(map.p, map.n));
@@ -109,7 +123,15 @@ static int inspect_model(run_model *m, ice_err *e) {
   return rc;
 }
 
-static int add_model(run_plan *p, const char *name, const run_model **out, ice_err *e) {
+/* lra/listops/reformer -> reformer, ./reformer.safetensors -> reformer; all that start with softmax were trained with exact
+ * attention. */
+static void attention_of_name(run_model *m) {
+  const char *slash = strrchr(m->name, '/'), *last = slash ? slash + 1 : m->name;
+  const size_t n = strcspn(last, ".");
+  (void)snprintf(m->attention, sizeof m->attention, "%.*s", strncmp(last, "softmax", 7) ? (int)n : 7, last);
+}
+
+static int add_model(run_plan *p, const task *t, const char *name, const run_model **out, ice_err *e) {
   for (int i = 0; i < p->n_models; i++)
     if (!strcmp(p->model[i].name, name)) {
       *out = p->model + i;
@@ -117,10 +139,11 @@ static int add_model(run_plan *p, const char *name, const run_model **out, ice_e
     }
   run_model *m = p->model + p->n_models++;
   *m = (run_model){.name = name};
-  ICE_TRY(find_model(m, e));
-  ICE_TRY(inspect_model(m, e));
   *out = m;
-  return ICE_OK;
+  ICE_TRY(find_model(m, p->x.skip_missing, e));
+  attention_of_name(m);
+  m->shape = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
+  return *m->missing ? ICE_OK : inspect_model(m, e);
 }
 
 /* ---- Filter. */
@@ -193,10 +216,34 @@ static void add_label(char *label, size_t size, const char *text) {
   (void)snprintf(label + n, size - n, "%s%s", n ? ", " : "", text);
 }
 
-/* A model trained with a method carries its name last: lra/listops/reformer. */
-static int trained_with(const char *model, const char *method) {
-  const char *last = strrchr(model, '/');
-  return !strcmp(last ? last + 1 : model, method);
+/* Do the parameters agree with those of the training, as far as these are known? */
+static int trained_alike(const run_model *m, const config_cell *cell) {
+  json_t *then = json_loads(m->attention_params, 0, NULL), *now = json_loads(cell->params_json, 0, NULL), *value;
+  const char *key;
+  int alike = 1;
+  json_object_foreach(then, key, value) {
+    const json_t *mine = json_object_get(now, key);
+    if (mine) alike &= json_is_number(value) && json_is_number(mine) ? json_number_value(value) == json_number_value(mine)
+                                                                     : json_equal(value, mine);
+  }
+  json_decref(then);
+  json_decref(now);
+  return alike;
+}
+
+/* What the model was trained with, against what runs in it. */
+static void judge_training(run_cell *c) {
+  const attn_method *m = c->cell->method, *of = registry_find(c->model->attention, NULL);
+  const int own = !strcmp(c->model->attention, m->name);
+  char text[64];
+  if (c->cell->source || c->missing) return;
+  c->needs_training = (m->caps & ATTN_CAP_NEEDS_TRAINING && !own) || (m->caps & ATTN_CAP_SHARED_QK && !c->model->shape.shared_qk);
+  if (c->needs_training) add_label(c->label, sizeof c->label, "no retraining");
+  else if (own && !trained_alike(c->model, c->cell)) add_label(c->label, sizeof c->label, "trained with other parameters");
+  else if (!own && of && !(of->caps & ATTN_CAP_EXACT)) {
+    (void)snprintf(text, sizeof text, "model trained with %s", of->name);
+    add_label(c->label, sizeof c->label, text);
+  }
 }
 
 /* Rows of a build that may store no times (or none to be trusted) must not stand in for those of a release. */
@@ -219,12 +266,12 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
     add_tensors(p, cell, &c->data, &c->model);
   } else {
     ICE_TRY(add_data(p, cell->task, &c->data, e));
-    ICE_TRY(add_model(p, cell->model, &c->model, e));
+    ICE_TRY(add_model(p, cell->task, cell->model, &c->model, e));
+    c->missing = *c->data->missing ? c->data->missing : *c->model->missing ? c->model->missing : NULL;
   }
   const int64_t all = asked && asked < c->data->count ? asked : c->data->count;
   c->partial = o->limit > 0 && o->limit < all;
-  c->needs_training = (cell->method->caps & ATTN_CAP_NEEDS_TRAINING) && !trained_with(cell->model, cell->method->name);
-  if (c->needs_training) add_label(c->label, sizeof c->label, "no retraining");
+  judge_training(c);
   if (!c->data->official) add_label(c->label, sizeof c->label, c->data->note ? c->data->note : "generated data");
   if (cell->padded) add_label(c->label, sizeof c->label, RUN_LABEL_PADDED);
   if (c->model->untrained) add_label(c->label, sizeof c->label, "untrained");
@@ -300,6 +347,7 @@ static const double DENSE_RATE = 2e10, VANILLA_RATE = 5e9,
                     OTHER_RATE = 1e10; /* of the 4 n^2 d flops of exact attention */
 
 double run_guess_seconds(const run_plan *p, const run_cell *c) {
+  if (c->missing) return 0.0;
   const encoder_config *m = &c->model->shape;
   const double flops = (double)(m->inputs * m->layers * m->width) * 4.0 * c->data->mean_square;
   const char *name = c->cell->method->name;

@@ -13,6 +13,7 @@
 #include "datasets/task.h"
 #include "harness/cell.h"
 #include "harness/machine.h"
+#include "harness/registry/registry.h"
 #include "harness/run.h"
 #include "kernels/core/fileio.h"
 #include "models/encoder.h"
@@ -42,7 +43,8 @@ static void write_data(int digit) {
   (void)setenv("ICEBENCH_DATA_DIR", scratch_path("data"), 1);
 }
 
-static void write_model(uint64_t seed) {
+/* meta: what it was trained with, or NULL */
+static void write_trained(uint64_t seed, const char *const *meta) {
   encoder m;
   ice_err e = {0};
   const task *t = task_find("lra/listops", &e);
@@ -50,9 +52,10 @@ static void write_model(uint64_t seed) {
   const encoder_config cfg = encoder_lra_config(t->vocab, 64, t->classes, t->inputs);
   assert_int_equal(encoder_create(&m, &cfg, &e), ICE_OK);
   encoder_init(&m, seed);
-  assert_int_equal(encoder_save(&m, m.params, scratch_path("m.safetensors"), NULL, &e), ICE_OK);
+  assert_int_equal(encoder_save(&m, m.params, scratch_path("m.safetensors"), meta, &e), ICE_OK);
   encoder_destroy(&m);
 }
+static void write_model(uint64_t seed) { write_trained(seed, NULL); }
 
 static int setup(void **state) {
   if (scratch_setup(state)) return 1;
@@ -174,6 +177,94 @@ static void test_execute__padding_computed__same_predictions_more_pairs(void **s
   }
 }
 
+/* The plan of x.yaml with overrides ("KEY=VALUE", NULL at the end). */
+static run_plan plan_of(const char *const *set) {
+  run_plan p;
+  ice_err e = {0};
+  const run_options o = {.set = set};
+  if (run_plan_create(&p, scratch_path("x.yaml"), &o, &e) != ICE_OK) fail_msg("%s", e.text);
+  return p;
+}
+
+/* What a checkpoint says of its training counts, not its name. */
+static void test_training__in_the_metadata__decides_labels_and_refusals(void **state) {
+  (void)state;
+  const char *const by_topk[] = {"attention", "topk", "attention_params", "{\"k\":64}", NULL}, *const k64[] = {"topk.k=64", NULL},
+                    *const k8[] = {"topk.k=8", NULL}, *const exact[] = {"attention", "softmax", NULL},
+                    *const by_iceformer[] = {"attention", "iceformer", NULL};
+  const struct {
+    const char *const *meta, *const *set;
+    const char *label;
+  } row[] = {{exact, k8, NULL}, {by_topk, k64, NULL}, {by_topk, k8, "trained with other parameters"}, {by_iceformer, k8, "model trained with iceformer"}};
+  for (int i = 0; i < 4; i++) {
+    write_trained(1, row[i].meta);
+    run_plan p = plan_of(row[i].set);
+    assert_int_equal(p.cell->needs_training, 0);
+    if (row[i].label) assert_non_null(strstr(p.cell->label, row[i].label));
+    else assert_null(strstr(p.cell->label, "trained with"));
+    run_plan_destroy(&p);
+  }
+  int others = 0;
+  for (const attn_method *const *m = registry_methods; *m; m++) {
+    if (!((*m)->caps & (ATTN_CAP_NEEDS_TRAINING | ATTN_CAP_SHARED_QK))) continue;
+    char text[512];
+    const char *const own[] = {"attention", (*m)->name, NULL};
+    const int n = snprintf(text, sizeof text, "name: x\ntask: lra/listops\nmodel: %s\nthreads: 1\nmethods: [%s]\n", scratch_path("m.safetensors"), (*m)->name);
+    (void)scratch_write("x.yaml", text, (size_t)n);
+    write_trained(1, exact);
+    run_plan p = plan_of(NULL);
+    assert_int_equal(p.cell->needs_training, 1);
+    assert_non_null(strstr(p.cell->label, "no retraining"));
+    run_plan_destroy(&p);
+    write_trained(1, own);
+    p = plan_of(NULL); /* its own, but keys of queries it has not: this file has W_k */
+    assert_int_equal(p.cell->needs_training, ((*m)->caps & ATTN_CAP_SHARED_QK) != 0);
+    run_plan_destroy(&p);
+    others++;
+  }
+  if (!others) print_message("SKIP no method of the registry needs training\n");
+}
+
+/* Without checkpoint or data: a fault that says what to do, or with `missing: skip` a cell that does. */
+static void test_missing__skip__is_a_cell_with_its_reason(void **state) {
+  (void)state;
+  const char *const fail[] = {"model=lra/listops/no-such", NULL}, *const skip[] = {"model=lra/listops/no-such", "missing=skip", NULL};
+  const run_options o = {.set = fail};
+  run_plan p;
+  ice_err e = {0};
+  assert_int_equal(run_plan_create(&p, scratch_path("x.yaml"), &o, &e), ICE_DATA);
+  assert_non_null(strstr(e.text, "configs/train/lra-listops-no-such.yaml"));
+  p = plan_of(skip);
+  assert_int_equal(p.n, 1);
+  assert_string_equal(p.cell->missing, "no checkpoint: icebench train configs/train/lra-listops-no-such.yaml");
+  run_plan_destroy(&p);
+  (void)setenv("ICEBENCH_DATA_DIR", scratch_path("nowhere"), 1);
+  const char *const here[] = {"missing=skip", NULL}, *const not[] = {NULL};
+  const run_options none = {.set = not};
+  p = plan_of(here);
+  assert_non_null(p.cell->missing);
+  assert_non_null(strstr(p.cell->missing, "icebench data make lra/listops"));
+  run_plan_destroy(&p);
+  assert_int_equal(run_plan_create(&p, scratch_path("x.yaml"), &none, &e), ICE_DATA);
+  (void)scratch_write("m.safetensors", "{}", 2); /* damaged is not missing */
+  write_data(1);
+  const run_options damaged = {.set = here};
+  assert_int_equal(run_plan_create(&p, scratch_path("x.yaml"), &damaged, &e), ICE_DATA);
+}
+
+/* `pairs: trained` keeps every method to the models it belongs into. */
+static void test_pairs__trained__by_the_models_names(void **state) {
+  (void)state;
+  static const char *const set[] = {"model=lra/listops/softmax|lra/listops/softmax-sharedqk|lra/listops/topk", "missing=skip", "pairs=trained", NULL};
+  char text[256];
+  const int n = snprintf(text, sizeof text, "name: x\ntask: lra/listops\nmodel: m.safetensors\nthreads: 1\nmethods: [dense, topk]\n");
+  (void)scratch_write("x.yaml", text, (size_t)n);
+  run_plan p = plan_of(set);
+  assert_int_equal(p.n, 5); /* dense in two, topk in three */
+  for (int i = 0; i < p.n; i++) assert_false(!strcmp(p.cell[i].cell->method->name, "dense") && strstr(p.cell[i].cell->model, "/topk"));
+  run_plan_destroy(&p);
+}
+
 /* A row of a debug or sanitizer build has no times; it must not count as the release's. */
 static void test_key__other_kind_of_build__other_key(void **state) {
   (void)state;
@@ -227,6 +318,9 @@ int main(void) {
       TEST(test_key__other_data_or_weights__other_key),
       TEST(test_key__options_that_change_numbers__other_key),
       TEST(test_key__other_kind_of_build__other_key),
+      TEST(test_training__in_the_metadata__decides_labels_and_refusals),
+      TEST(test_missing__skip__is_a_cell_with_its_reason),
+      TEST(test_pairs__trained__by_the_models_names),
       TEST(test_padding__both__own_identity_and_label),
       TEST(test_execute__padding_computed__same_predictions_more_pairs),
       TEST(test_execute__timed_examples__are_among_the_judged),
