@@ -280,6 +280,12 @@ static void bench_close(bench *b) {
   free(b->logits);
 }
 
+measure_plan cell_plan(const cell_job *j) {
+  return (measure_plan){.rounds = j->rounds, .warmup = j->warmup, .max_seconds = j->max_seconds, .seed = j->seed,
+                        .precision = j->care.precision, .max_rounds = j->care.max_rounds, .slowdown = j->care.slowdown,
+                        .around = hygiene_around, .around_ctx = j->care.hygiene};
+}
+
 /* Rounds over method, vanilla and dense, all with the cell's padding, and where it is computed the method without it;
  * *columns and *skip say which column is whose. A reference that fails (memory, say) costs its speed-up and leaves a reason, no more. */
 static int time_rounds(cell *c, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e) {
@@ -301,8 +307,8 @@ static int time_rounds(cell *c, measure_result *result, measure_columns *columns
     entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
     *column[i] = n++;
   }
-  const measure_plan plan = {
-      .rounds = c->job->rounds, .warmup = c->job->warmup, .max_seconds = c->job->max_seconds, .seed = c->job->seed};
+  measure_plan plan = cell_plan(c->job);
+  plan.base[0] = columns->vanilla, plan.base[1] = columns->dense;
   if (rc == ICE_OK) rc = measure_run(entrant, n, &plan, result, e);
   if (rc == ICE_OK && entrant[0].rc != ICE_OK) {
     *e = entrant[0].err;
@@ -426,7 +432,7 @@ void cell_fail(cell_result *out, attn_status support, const ice_err *e) {
   out->n_metrics = out->n_samples = out->n_predictions = 0;
 }
 
-void cell_execute(const cell_job *job, cell_result *out) {
+static void execute(const cell_job *job, cell_result *out) {
   if (config_shape_task(job->task)) {
     cell_execute_tensors(job, out);
     return;
@@ -443,4 +449,24 @@ void cell_execute(const cell_job *job, cell_result *out) {
     rc = measure(&c, out, &e);
   if (rc != ICE_OK) cell_fail(out, support, &e);
   unload(&c);
+}
+
+/* Adds what the machine was like. A result without memory for it goes without. */
+static void add_hygiene(hygiene *h, cell_result *out) {
+  store_metric reading[HYGIENE_METRICS];
+  hygiene_end(h, reading);
+  store_metric *grown = realloc(out->metric, ((size_t)out->n_metrics + HYGIENE_METRICS) * sizeof *grown);
+  if (!grown) return;
+  out->metric = grown;
+  memcpy(grown + out->n_metrics, reading, sizeof reading);
+  out->n_metrics += HYGIENE_METRICS;
+}
+
+void cell_execute(const cell_job *job, cell_result *out) {
+  hygiene h;
+  cell_job watched = *job;
+  watched.care.hygiene = &h;
+  hygiene_begin(&h, job->care.affinity ? job->threads : 0);
+  execute(&watched, out);
+  add_hygiene(&h, out);
 }

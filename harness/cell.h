@@ -8,11 +8,20 @@
 #include <stdint.h>
 
 #include "datasets/task.h"
+#include "harness/hygiene.h"
+#include "harness/measure.h"
 #include "harness/store.h"
 #include "kernels/core/err.h"
 #include "models/encoder.h"
 
 enum { CELL_MAX_JOB = 60000, CELL_MAX_RESULT = 256 << 20 }; /* bytes of JSON */
+
+/** How carefully a cell is timed; the keys measure.* of config.h. */
+typedef struct cell_care {
+  double precision, slowdown;
+  int max_rounds, affinity;
+  hygiene *hygiene; /* of the execution, set by cell_execute */
+} cell_care;
 
 typedef struct cell_job {
   const char *task, *model_path, *method, *params_json;
@@ -23,6 +32,7 @@ typedef struct cell_job {
   int threads, rounds, warmup, quality;
   int padded;         /* 1: padded positions are computed and masked */
   double max_seconds; /* of the timed rounds */
+  cell_care care;
   double limit_gib;   /* 0: none */
   void *impl;         /* owned by cell_job_parse */
 } cell_job;
@@ -61,6 +71,8 @@ int cell_check_model(const task *t, const encoder *model, int64_t longest, const
 int cell_read_params(const attn_method *m, const char *json, void *params, ice_err *e);
 /** cell_execute() of a cell on synthetic tensors: model_path is their source. See cell_tensors.c. */
 void cell_execute_tensors(const cell_job *job, cell_result *out);
+/** How a job is timed; the columns it is compared with are still to be named. */
+measure_plan cell_plan(const cell_job *j);
 /** What went wrong with a cell, as its result; support: what its method says of the problem. */
 void cell_fail(cell_result *out, attn_status support, const ice_err *e);
 /** Draws `count` of [0, n) by seed, ascending, into out [count]; all when count >= n. Returns how many. */

@@ -17,9 +17,17 @@ char *cell_job_print(const cell_job *j) {
                 j->model_path, "method", j->method, "params", params, "split", (int)j->split, "seed", seed, "examples",
                 (json_int_t)j->examples, "timed", (json_int_t)j->timed, "threads", j->threads, "rounds", j->rounds,
                 "warmup", j->warmup, "quality", j->quality, "padded", j->padded, "max_seconds", j->max_seconds, "limit_gib", j->limit_gib);
-  char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+  json_t *care = json_pack("{s:f, s:f, s:i, s:b}", "precision", j->care.precision, "slowdown", j->care.slowdown, "max_rounds", j->care.max_rounds,
+                           "affinity", j->care.affinity);
+  char *text = o && json_object_set_new(o, "care", care) == 0 ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;
+}
+
+static int parse_care(const json_t *root, cell_care *out) {
+  return json_unpack(json_object_get(root, "care"), "{s:F, s:F, s:i, s:b}", "precision", &out->precision, "slowdown", &out->slowdown, "max_rounds",
+                     &out->max_rounds, "affinity", &out->affinity) == 0 &&
+         out->precision >= 0.0 && out->slowdown >= 0.0 && out->slowdown <= 10.0 && out->max_rounds >= 0 && out->max_rounds <= 1000;
 }
 
 typedef struct job_impl {
@@ -51,7 +59,7 @@ int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
   out->timed = timed;
   out->split = (task_split)split;
   if (!impl->params || !json_is_object(params) || !number_u64(seed, &out->seed) || split < 0 || split >= TASK_SPLITS ||
-      examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
+      !parse_care(impl->root, &out->care) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
     return ice_fail(e, ICE_INTERNAL, "cell: job: a value is out of range");
   return ICE_OK;
 }

@@ -127,7 +127,7 @@ static int load(tensor_cell *c, ice_err *e) {
 
 static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_err *e) {
   const cell_job *j = c->job;
-  const measure_plan plan = {.rounds = j->rounds, .warmup = j->warmup, .max_seconds = j->max_seconds, .seed = j->seed};
+  const measure_plan plan = cell_plan(j);
   measure_row *row = c->rows.row;
   measure_result result;
   measure_method mm; /* no word about the others if it cannot even start */

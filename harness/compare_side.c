@@ -78,7 +78,8 @@ static int choose(const char *spec, const char *db, selection *s, ice_err *e) {
 static const char rows_sql[] =
     "SELECT a.id, a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.layers, a.causal, a.threads, a.isa, a.examples,"
     " a.partial, a.data_hash, a.model_hash, m.timed_inputs,"
-    " a.experiment, a.status, a.reason, a.label, a.method_version, a.digest, a.machine_id, a.build_id, k.cpu, b.git_commit, b.git_dirty,"
+    " CASE WHEN json_valid(a.config) THEN json_extract(a.config, '$.padding') END AS padding,"
+    " a.experiment, CASE WHEN a.noise IS NULL OR a.status <> 'ok' THEN a.status ELSE 'invalid-noise' END AS status, coalesce(a.noise, a.reason) AS reason, a.label, a.method_version, a.digest, a.machine_id, a.build_id, k.cpu, b.git_commit, b.git_dirty,"
     " strftime('%Y-%m-%dT%H:%M:%SZ', a.started_utc_ms / 1000, 'unixepoch') AS created_utc,"
     " m.accuracy, m.accuracy_lo, m.accuracy_hi, m.attention_ns, m.attention_ns_lo, m.attention_ns_hi, m.l2_error, m.rel_l2_error, m.mass,"
     " m.recall, m.pairs, m.peak_bytes, m.speedup_vanilla, m.speedup_dense,"
@@ -90,9 +91,9 @@ static const char rows_sql[] =
     "WHERE (?1 = '' OR substr(b.git_commit, 1, length(?1)) = ?1) AND (?2 = '' OR a.experiment = ?2) "
     "AND a.experiment <> 'bench-gate' " /* its rows are ratios of two sides already */
     "ORDER BY a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.layers, a.causal, a.threads, a.isa, a.examples,"
-    " a.partial, a.data_hash, a.model_hash, m.timed_inputs, (a.replaced_utc_ms IS NULL OR ?1 <> ''), a.id";
+    " a.partial, a.data_hash, a.model_hash, m.timed_inputs, padding, (a.replaced_utc_ms IS NULL OR ?1 <> ''), a.id";
 static const char *const identity[] = {"task", "model", "method", "params", "seed", "n", "heads", "head_dim", "layers", "causal",
-                                       "threads", "isa", "examples", "partial", "data_hash", "model_hash", "timed_inputs"};
+                                       "threads", "isa", "examples", "partial", "data_hash", "model_hash", "timed_inputs", "padding"};
 enum { IDENTITY = sizeof identity / sizeof *identity };
 
 double compare_value(const compare_side *s, const compare_cell *c, const char *column) { return report_rows_value(&s->rows, c->row, column); }

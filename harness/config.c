@@ -83,6 +83,12 @@ static const scalar scalars[] = {
     {"measure", "inputs", S_INT64, 1, 4096, AT(timed)},
     {"measure", "max_seconds", S_REAL, 0.1, 1e6, AT(max_seconds)},
     {"measure", "quality", S_BOOL, 0, 0, AT(quality)},
+    {"measure", "precision", S_REAL, 0, 10, AT(precision)},
+    {"measure", "max_rounds", S_INT, 1, 1000, AT(max_rounds)},
+    {"measure", "slowdown", S_REAL, 0, 10, AT(slowdown)},
+    {"measure", "affinity", S_BOOL, 0, 0, AT(affinity)},
+    {"measure", "noise", S_REAL, 0, 10, AT(noise)},
+    {"measure", "retries", S_INT, 0, 20, AT(retries)},
     {"limits", "seconds", S_REAL, 1, 1e7, AT(limit_seconds)},
     {"limits", "memory_gib", S_REAL, 0.01, 65536, AT(limit_gib)},
 };
@@ -686,6 +692,8 @@ static int load_doc(yaml_doc *doc, const char *file, const char *const *set, con
   *out = (config_experiment){.split = TASK_TEST,
                              .rounds = 9,
                              .warmup = 1,
+                             .max_rounds = 200,
+                             .retries = 2,
                              .timed = 16,
                              .max_seconds = 120,
                              .quality = 1,
@@ -743,6 +751,9 @@ char *config_cell_json(const config_experiment *x, const config_cell *c) {
                 x->rounds, "warmup", x->warmup, "inputs", (json_int_t)x->timed, "quality", x->quality);
   if (o && c->source) (void)json_object_set_new(o, "source", json_string(c->source));
   if (o && c->padded) (void)json_object_set_new(o, "padding", json_string("compute")); /* absent: as before there was the key */
+  /* Keys that came later are named only where they are used: what was measured before keeps its identity. */
+  if (o && x->precision > 0.0) (void)json_object_set_new(o, "precision", json_real(x->precision));
+  if (o && x->slowdown > 0.0) (void)json_object_set_new(o, "slowdown", json_real(x->slowdown));
   char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;

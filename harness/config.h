@@ -32,6 +32,12 @@ typedef struct config_experiment {
   int rounds, warmup;   /* measure.rounds 1..1000 (9), measure.warmup 0..100 (1)   */
   int64_t timed;        /* measure.inputs: examples in the timed set, 1..4096 (16) */
   double max_seconds;   /* measure.max_seconds: budget of the timed rounds (120)   */
+  double precision;     /* measure.precision: go on until speed-ups have intervals narrower than this; 0: off (0)        */
+  int max_rounds;       /* measure.max_rounds 1..1000 (200), with precision        */
+  double slowdown;      /* measure.slowdown: the method is slowed by this share, to test the instrument (0); rows say so */
+  int affinity;         /* measure.affinity: pins the cell to as many cores as it has threads (false) */
+  double noise;         /* measure.noise: a cell whose sentinel moved by more is measured anew; 0: off (0) */
+  int retries;          /* measure.retries 0..20 (2): how often                    */
   int quality;          /* measure.quality: true                                   */
   double limit_seconds; /* limits.seconds per cell (600), limits.memory_gib (8)    */
   double limit_gib;

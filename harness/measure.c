@@ -23,10 +23,57 @@ static void pass(measure_entrant *en, int first, measure_times *out) {
   if (en->rc == ICE_OK) en->rc = en->pass(en->ctx, first % en->variants, out, &en->err);
 }
 
+/* A slowdown of known size: burns a share of the time that the pass took, and counts it where the work is counted. */
+static void slow_down(const measure_entrant *en, double share, measure_times *t) {
+  static const measure_phase where[] = {MEASURE_ATTENTION, MEASURE_QUERY, MEASURE_MODEL};
+  for (int v = 0; v < en->variants; v++) {
+    const int64_t start = attn_now_ns(), burn = (int64_t)(share * (double)t[v].ns[MEASURE_ATTENTION]);
+    int64_t burnt;
+    while ((burnt = attn_now_ns() - start) < burn) {}
+    for (int i = 0; i < 3; i++)
+      if (t[v].ns[where[i]] >= 0) t[v].ns[where[i]] += burnt;
+  }
+}
+
+/* A pass that counts. */
+static void timed_pass(measure_entrant *en, int is_first, int round, const measure_plan *plan, measure_times *out) {
+  if (is_first && plan->around) plan->around(plan->around_ctx, 1);
+  pass(en, round, out);
+  if (is_first && plan->around) plan->around(plan->around_ctx, 0);
+  if (is_first && plan->slowdown > 0.0 && en->rc == ICE_OK) slow_down(en, plan->slowdown, out);
+}
+
 static int any_left(const measure_entrant *entrant, int n) {
   for (int i = 0; i < n; i++)
     if (entrant[i].rc == ICE_OK) return 1;
   return 0;
+}
+
+static int is_wide(stats_interval i, double precision) { return !(i.hi - i.lo <= precision * i.value); }
+
+/* Are the ratios as precise as asked? */
+static int is_precise(const measure_result *r, const measure_plan *plan) {
+  int bases = 0;
+  for (int i = 0; i < 2; i++) {
+    if (plan->base[i] <= 0 || !r->ok[plan->base[i]]) continue;
+    bases++;
+    if (is_wide(measure_speedup(r, plan->base[i], 0, plan->seed), plan->precision)) return 0;
+  }
+  return bases || !is_wide(measure_median(r, 0, MEASURE_ATTENTION), plan->precision);
+}
+
+/* Was this the last round? *look: rounds at which to look next. */
+static int is_enough(const measure_result *r, const measure_plan *plan, int *look) {
+  if (r->rounds < plan->rounds) return 0;
+  if (plan->precision <= 0.0 || r->rounds >= r->max_rounds || !r->ok[0]) return 1;
+  if (r->rounds < *look) return 0;
+  *look = r->rounds + (r->rounds + 3) / 4;
+  return is_precise(r, plan);
+}
+
+static void note_left(const measure_entrant *entrant, int n, const int *column, measure_result *r) {
+  for (int i = 0; i < n; i++)
+    for (int v = 0; v < entrant[i].variants; v++) r->ok[column[i] + v] = entrant[i].rc == ICE_OK;
 }
 
 static void run_rounds(measure_entrant *entrant, int n, const measure_plan *plan, const int *column,
@@ -35,21 +82,22 @@ static void run_rounds(measure_entrant *entrant, int n, const measure_plan *plan
   for (int w = 0; w < plan->warmup; w++)
     for (int i = 0; i < n; i++) pass(entrant + i, w, spare);
   int64_t start = now(), last = 0, elapsed = 0;
-  for (int round = 0; round < plan->rounds && any_left(entrant, n); round++) {
+  int look = 0;
+  note_left(entrant, n, column, r);
+  for (int round = 0; !is_enough(r, plan, &look) && any_left(entrant, n); round++) {
     if (round > 0 && (double)(elapsed + last) > plan->max_seconds * 1e9) break;
     if (plan->stop && *plan->stop) break;
     for (int i = 0; i < n; i++) {
       measure_entrant *en = entrant + measure_order(n, round, plan->seed, i);
-      pass(en, round, spare);
+      timed_pass(en, en == entrant, round, plan, spare);
       for (int v = 0; v < en->variants; v++)
         r->times[(int64_t)(column[en - entrant] + v) * r->max_rounds + round] = spare[v];
     }
     last = now() - start - elapsed;
     elapsed += last;
     r->rounds = round + 1;
+    note_left(entrant, n, column, r);
   }
-  for (int i = 0; i < n; i++)
-    for (int v = 0; v < entrant[i].variants; v++) r->ok[column[i] + v] = entrant[i].rc == ICE_OK;
 }
 
 int measure_run(measure_entrant *entrant, int n, const measure_plan *plan, measure_result *out, ice_err *e) {
@@ -59,8 +107,9 @@ int measure_run(measure_entrant *entrant, int n, const measure_plan *plan, measu
     columns += entrant[i].variants;
     if (entrant[i].variants > most) most = entrant[i].variants;
   }
-  *out = (measure_result){.columns = columns, .max_rounds = plan->rounds};
-  out->times = calloc((size_t)columns * (size_t)plan->rounds + 1, sizeof *out->times);
+  const int most_rounds = plan->precision > 0.0 && plan->max_rounds > plan->rounds ? plan->max_rounds : plan->rounds;
+  *out = (measure_result){.columns = columns, .max_rounds = most_rounds};
+  out->times = calloc((size_t)columns * (size_t)most_rounds + 1, sizeof *out->times);
   out->ok = calloc((size_t)columns + 1, 1);
   measure_times *spare = calloc((size_t)most, sizeof *spare);
   int *column = calloc((size_t)n + 1, sizeof *column);

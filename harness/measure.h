@@ -40,8 +40,17 @@ typedef struct measure_entrant {
   ice_err err;
 } measure_entrant;
 
+/** Until when: `rounds` rounds, and with precision > 0 more, up to max_rounds or max_seconds, until every ratio of the first column
+ *  to the `base` columns has a 95 % interval narrower than precision (relative to the ratio; of the time itself, where
+ *  there is no base). One looks at 25 % more rounds each time, since every look is a chance to stop by luck. */
 typedef struct measure_plan {
   int rounds, warmup;                /* warm-up passes of each entrant, not stored               */
+  double precision;                  /* 0: stop after `rounds`                                   */
+  int max_rounds;                    /* with precision; not below rounds                         */
+  int base[2];                       /* columns; 0: none                                         */
+  double slowdown;                   /* calibration: the first entrant is made to take this much longer (0.05: 5 %) */
+  void (*around)(void *ctx, int begins); /* may be NULL; called around each round's pass of the first entrant */
+  void *around_ctx;
   double max_seconds;                /* no round starts that would end later; the first always runs */
   uint64_t seed;                     /* of the order                                             */
   const volatile sig_atomic_t *stop; /* may be NULL; 1 ends the measurement after this round     */

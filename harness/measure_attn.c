@@ -133,6 +133,12 @@ static size_t output_floats(const measure_set *set) {
   return most;
 }
 
+static int column_of(const measure_rows *rows, const char *name) {
+  for (int r = 0; r < rows->n; r++)
+    if (!strcmp(rows->row[r].method->name, name) && rows->row[r].column >= 0) return rows->row[r].column;
+  return -1;
+}
+
 int measure_rows_time(measure_rows *rows, const measure_set *set, const measure_plan *plan, measure_result *out,
                       ice_err *e) {
   group *g = calloc((size_t)rows->n, sizeof *g);
@@ -151,7 +157,9 @@ int measure_rows_time(measure_rows *rows, const measure_set *set, const measure_
     of[live] = g + i;
     entrant[live++] = (measure_entrant){.variants = g[i].count * g[i].parts, .pass = pass, .ctx = g + i};
   }
-  if (rc == ICE_OK) rc = measure_run(entrant, live, plan, out, e);
+  measure_plan against = *plan;
+  against.base[0] = column_of(rows, "vanilla"), against.base[1] = column_of(rows, "dense");
+  if (rc == ICE_OK) rc = measure_run(entrant, live, &against, out, e);
   for (int i = 0; rc == ICE_OK && i < live; i++) rc = finish_group(rows, of[i], entrant + i, e);
   for (int i = 0; i < n; i++) {
     measure_method_close(&g[i].mm);
@@ -163,12 +171,6 @@ int measure_rows_time(measure_rows *rows, const measure_set *set, const measure_
   free((void *)in);
   attn_free(o);
   return rc;
-}
-
-static int column_of(const measure_rows *rows, const char *name) {
-  for (int r = 0; r < rows->n; r++)
-    if (!strcmp(rows->row[r].method->name, name) && rows->row[r].column >= 0) return rows->row[r].column;
-  return -1;
 }
 
 static int shift(int column, int part) { return column < 0 ? -1 : column + part; }

@@ -49,7 +49,8 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
                         .quality = x->quality,
                         .padded = c->cell->padded,
                         .max_seconds = x->max_seconds,
-                        .limit_gib = x->limit_gib};
+                        .limit_gib = x->limit_gib,
+                        .care = {.precision = x->precision, .slowdown = x->slowdown, .max_rounds = x->max_rounds, .affinity = x->affinity}};
   const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
   const char *const argv[] = {r->self, "__cell", NULL};
   char *text = cell_job_print(&job);
@@ -82,17 +83,33 @@ static double value_of(const cell_result *res, const char *name) {
   return NAN;
 }
 
+/* Relative width of the widest interval of a speed-up (of the time itself, where there is none); NAN when unknown. */
+static double widest(const cell_result *res) {
+  double speedups = NAN, own = NAN;
+  for (int i = 0; i < res->n_metrics; i++) {
+    const store_metric *m = res->metric + i;
+    const double width = (m->hi - m->lo) / m->value;
+    if (!strncmp(m->name, "speedup_", 8) && m->hi > m->lo) speedups = fmax(speedups, width);
+    if (!strcmp(m->name, "attention_ns")) own = width;
+  }
+  return isfinite(speedups) ? speedups : own;
+}
+
 /* What a reader of the row must know: the cell's label, and that measure.max_seconds ended the rounds early. */
 static void make_label(const run_state *r, const run_cell *c, const cell_result *res, char *out, size_t size) {
   const double rounds = value_of(res, "rounds");
   const int cut = rounds < r->p->x.rounds; /* NAN: nothing was timed */
   size_t n = (size_t)snprintf(out, size, "%s", c->label);
-  if (cut) (void)snprintf(out + n, size - n, "%s%.0f of %d rounds", n ? ", " : "", rounds, r->p->x.rounds);
+  if (cut) n += (size_t)snprintf(out + n, size - n, "%s%.0f of %d rounds", n ? ", " : "", rounds, r->p->x.rounds);
+  if (n < size && r->p->x.slowdown > 0.0) n += (size_t)snprintf(out + n, size - n, "%sslowed by %g %%", n ? ", " : "", 100.0 * r->p->x.slowdown);
+  const double width = widest(res);
+  if (n < size && r->p->x.precision > 0.0 && !(width <= r->p->x.precision))
+    (void)snprintf(out + n, size - n, "%sinterval %.3g %% wide, %g %% asked", n ? ", " : "", 100.0 * width, 100.0 * r->p->x.precision);
 }
 
-static int put(const run_state *r, const run_cell *c, const cell_result *res, int64_t started, int64_t wall_ms,
+static int put(const run_state *r, const run_cell *c, const cell_result *res, const char *noise, int64_t started, int64_t wall_ms,
                ice_err *e) {
-  char label[sizeof c->label + 64];
+  char label[sizeof c->label + 160];
   make_label(r, c, res, label, sizeof label);
   const store_cell row = {.key = c->key,
                           .experiment = r->p->x.name,
@@ -113,6 +130,7 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, in
                           .examples = res->examples,
                           .status = res->status,
                           .reason = res->reason,
+                          .noise = *noise ? noise : NULL,
                           .label = *label ? label : NULL,
                           .config = c->json,
                           .data_hash = *c->data->hash ? c->data->hash : NULL,
@@ -139,17 +157,18 @@ static void print_known(const cell_result *res, const char *label, const char *n
   if (isfinite(v)) (void)printf(", %s %.3g", label, v);
 }
 
-static void report(run_state *r, const run_cell *c, const cell_result *res, int64_t wall_ms) {
+static void report(run_state *r, const run_cell *c, const cell_result *res, const char *noise, int64_t wall_ms) {
   char brief[256], name[384], time_text[32];
   measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
   (void)snprintf(name, sizeof name, "%s%s%s%s%.80s", c->cell->method->name, *brief ? " " : "", brief,
                  c->cell->source ? " on " : "", c->cell->source ? c->cell->source : "");
-  const int ok = !strcmp(res->status, "ok");
-  if (!ok && strcmp(res->status, "unsupported") && strcmp(res->status, "skipped")) {
+  const char *status = *noise ? "invalid-noise" : res->status, *reason = *noise ? noise : res->reason;
+  const int ok = !strcmp(status, "ok");
+  if (!ok && strcmp(status, "unsupported") && strcmp(status, "skipped")) {
     r->sum->failed++;
     if (!*r->sum->first_failure)
-      (void)snprintf(r->sum->first_failure, sizeof r->sum->first_failure, "%s: %s: %.700s", name, res->status,
-                     res->reason ? res->reason : "");
+      (void)snprintf(r->sum->first_failure, sizeof r->sum->first_failure, "%s: %s: %.700s", name, status,
+                     reason ? reason : "");
   } else if (ok)
     r->sum->ok++;
   else
@@ -158,7 +177,7 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, int6
   cli_progress_end(&r->progress);
   (void)printf("[%d/%d] %s: ", r->seen, r->p->n, name);
   if (!ok)
-    (void)printf("%s: %s", res->status, res->reason ? res->reason : "");
+    (void)printf("%s: %s", status, reason ? reason : "");
   else {
     measure_print_ns(value_of(res, "attention_ns"), time_text, sizeof time_text);
     if (!c->cell->source) (void)printf("accuracy %.4f, ", value_of(res, "accuracy"));
@@ -173,10 +192,31 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, int6
 
 /* ---- The loop. */
 
+/* A cell in a child; again, as often as the experiment allows, while the machine was not fit to be measured on. The last try
+ * counts; `noise` says what was wrong with it. An interruption leaves no result. */
+static int measure(run_state *r, const run_cell *c, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
+  const config_experiment *x = &r->p->x;
+  for (int left = x->retries;; left--) {
+    ICE_TRY(ask(r, c, o, e));
+    if (o->end == RUN_INTERRUPTED) return ICE_OK;
+    read_result(o, x->limit_gib, res);
+    noise[0] = '\0';
+    if (x->noise <= 0.0 || strcmp(res->status, "ok") || !hygiene_noise(res->metric, res->n_metrics, x->noise, noise, size) || left == 0) return ICE_OK;
+    if (r->verbose) {
+      cli_progress_end(&r->progress);
+      (void)printf("%s: noise, once more: %s\n", c->cell->method->name, noise);
+    }
+    cell_result_free(res);
+    free(o->output);
+    *o = (run_outcome){0};
+  }
+}
+
 static int run_one(run_state *r, const run_cell *c, ice_err *e) {
   const int64_t started = attn_utc_ms();
   cell_result res = {0};
   run_outcome o = {0};
+  char noise[200] = "";
   if (c->missing) {
     res.status = "skipped";
     res.reason = c->missing;
@@ -184,17 +224,16 @@ static int run_one(run_state *r, const run_cell *c, ice_err *e) {
     res.status = "skipped";
     res.reason = "needs a model trained with it; `no_retraining: true` runs it in this one all the same";
   } else {
-    ICE_TRY(ask(r, c, &o, e));
+    ICE_TRY(measure(r, c, &o, &res, noise, sizeof noise, e));
     if (o.end == RUN_INTERRUPTED) {
       free(o.output);
       return ICE_OK;
     }
-    read_result(&o, r->p->x.limit_gib, &res);
   }
-  int rc = put(r, c, &res, started, o.wall_ms, e);
+  int rc = put(r, c, &res, noise, started, o.wall_ms, e);
   if (rc == ICE_OK) {
     r->sum->ran++;
-    report(r, c, &res, o.wall_ms);
+    report(r, c, &res, noise, o.wall_ms);
   }
   cell_result_free(&res);
   free(o.output);

@@ -19,7 +19,7 @@
 int store_has(store *s, const char *key, int any_status, int *finished, ice_err *e) {
   store_statement t;
   *finished = 0;
-  ICE_TRY(store_prepare(s, &t, "SELECT 1 FROM cell WHERE key = ?1 AND (?2 OR status IN ('ok', 'unsupported', 'skipped'))", e));
+  ICE_TRY(store_prepare(s, &t, "SELECT 1 FROM cell WHERE key = ?1 AND noise IS NULL AND (?2 OR status IN ('ok', 'unsupported', 'skipped'))", e));
   store_bind_text(&t, key);
   store_bind_int(&t, any_status);
   const int got = sqlite3_step(t.st), rc = got == SQLITE_ROW || got == SQLITE_DONE ? ICE_OK : store_fail(s, "reading", e);
@@ -156,8 +156,8 @@ static int put_row(store *s, const store_cell *c, int64_t attempt, const machine
   ICE_TRY(store_prepare(s, &t,
                   "INSERT INTO attempt (key, attempt, experiment, task, model, method, method_version, params, seed, n, heads, head_dim, layers, "
                   "causal, threads, isa, examples, partial, status, reason, label, config, data_hash, model_hash, machine_id, build_id, "
-                  "started_utc_ms, wall_ms, kernel, environment) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,"
-                  "?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30)", e));
+                  "started_utc_ms, wall_ms, kernel, environment, noise) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,"
+                  "?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31)", e));
   char *label = label_of(c, m);
   store_bind_text(&t, c->key);
   store_bind_int(&t, attempt);
@@ -186,6 +186,7 @@ static int put_row(store *s, const store_cell *c, int64_t attempt, const machine
   store_bind_int(&t, c->wall_ms);
   store_bind_text(&t, m->os);
   store_bind_text(&t, m->environment);
+  store_bind_text(&t, c->noise);
   const int rc = store_step(&t, "storing a cell", e);
   store_finish(&t);
   return rc;

@@ -37,6 +37,7 @@ typedef struct store_cell {
   const char *isa;
   int64_t examples;
   const char *status, *reason; /* ok failed timeout oom unsupported skipped; reason may be NULL */
+  const char *noise;           /* why the times are not to be believed (the view `results` says invalid-noise), or NULL */
   const char *label;           /* e.g. "no retraining", "stand-in data"; may be NULL */
   const char *config;          /* resolved experiment as canonical JSON */
   const char *data_hash, *model_hash;
@@ -58,7 +59,7 @@ extern int store_patience_ms;
  *  corrupt, not a database, not readable or writable, disk full. Each message says what to do. */
 int store_open(const char *path, store_mode mode, store **out, ice_err *e);
 void store_close(store *s);
-/** 1 in *finished when the key has a row with status ok, unsupported or skipped (or any row, if any_status). */
+/** 1 in *finished when the key has a row with status ok, unsupported or skipped (or any row, if any_status), and no noise. */
 int store_has(store *s, const char *key, int any_status, int *finished, ice_err *e);
 /** Inserts a cell. A row of the same key is replaced: it stays in the view `history` with all that belongs to it, and the
  *  new one has the next attempt number. A finished one is replaced only when `force`. */

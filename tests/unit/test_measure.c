@@ -354,6 +354,71 @@ static void test_method__bad_parameter_or_no_memory__is_refused(void **state) {
   assert_int_equal(attn_alloc_counters().live_bytes, live);
 }
 
+/* ---- Until when. */
+
+typedef struct jumpy { /* passes of 1,000 ns, of which a share takes 1,000 + spread */
+  int passes;
+  int64_t spread;
+} jumpy;
+
+static int jumpy_pass(void *ctx, int first, measure_times *out, ice_err *e) {
+  jumpy *j = ctx;
+  (void)first, (void)e;
+  const int64_t t = 1000 + (int64_t)(attn_hash(5, (uint64_t)j->passes++, (uint64_t)j->spread) % (uint64_t)(j->spread + 1));
+  *out = (measure_times){{t, 10, t - 10, -1}};
+  return ICE_OK;
+}
+
+static int rounds_of(int64_t spread, double precision, stats_interval *ratio) {
+  jumpy own = {.spread = spread}, base = {.spread = spread};
+  measure_entrant en[2] = {{.variants = 1, .pass = jumpy_pass, .ctx = &own}, {.variants = 1, .pass = jumpy_pass, .ctx = &base}};
+  const measure_plan plan = {.rounds = 8, .precision = precision, .max_rounds = 200, .base = {1, 0}, .max_seconds = 1e9, .seed = 3};
+  measure_result r;
+  ice_err e;
+  base.passes = 1000;
+  assert_int_equal(measure_run(en, 2, &plan, &r, &e), ICE_OK);
+  const int rounds = r.rounds;
+  *ratio = measure_speedup(&r, 1, 0, 3);
+  measure_free(&r);
+  return rounds;
+}
+
+static void test_run__precision__goes_on_until_the_ratio_is_narrow_enough(void **state) {
+  (void)state;
+  stats_interval ratio;
+  assert_int_equal(rounds_of(0, 0.01, &ratio), 8); /* no spread: the least */
+  assert_int_equal(rounds_of(400, 0, &ratio), 8);  /* not asked for */
+  assert_true(ratio.hi - ratio.lo > 0.10);
+  const int some = rounds_of(400, 0.10, &ratio), most = rounds_of(400, 0.0001, &ratio);
+  assert_in_range(some, 9, 150);
+  assert_int_equal(most, 200);
+  (void)rounds_of(400, 0.10, &ratio);
+  assert_true(ratio.hi - ratio.lo <= 0.10 * ratio.value);
+}
+
+static int around_calls[2];
+static void note_around(void *ctx, int begins) { ((int *)ctx)[begins]++; }
+
+static void test_run__slowdown__is_of_the_first_entrant_and_counted(void **state) {
+  (void)state;
+  jumpy own = {.spread = 0}, base = {.spread = 0};
+  measure_entrant en[2] = {{.variants = 1, .pass = jumpy_pass, .ctx = &own}, {.variants = 1, .pass = jumpy_pass, .ctx = &base}};
+  const measure_plan plan = {.rounds = 6, .warmup = 2, .max_seconds = 1e9, .slowdown = 2.0, .around = note_around, .around_ctx = around_calls};
+  measure_result r;
+  ice_err e;
+  assert_int_equal(measure_run(en, 2, &plan, &r, &e), ICE_OK);
+  for (int i = 0; i < 6; i++) {
+    const int64_t *own_ns = measure_sample(&r, 0, i)->ns, *base_ns = measure_sample(&r, 1, i)->ns;
+    assert_true(own_ns[MEASURE_ATTENTION] >= 3000);
+    assert_int_equal(own_ns[MEASURE_ATTENTION], own_ns[MEASURE_BUILD] + own_ns[MEASURE_QUERY]);
+    assert_int_equal(own_ns[MEASURE_MODEL], -1);
+    assert_int_equal(base_ns[MEASURE_ATTENTION], 1000);
+  }
+  assert_int_equal(around_calls[0], 6); /* not the warm-up, not the other */
+  assert_int_equal(around_calls[1], 6);
+  measure_free(&r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(test_order__each_round__is_a_permutation_and_first_place_rotates, setup),
@@ -363,6 +428,8 @@ int main(void) {
       cmocka_unit_test_setup(test_run__all_entrants_fail__stops_at_once, setup),
       cmocka_unit_test_setup(test_run__stop_flag__ends_between_rounds, setup),
       cmocka_unit_test_setup(test_metrics__three_columns__under_their_own_names, setup),
+      cmocka_unit_test_setup(test_run__precision__goes_on_until_the_ratio_is_narrow_enough, setup),
+      cmocka_unit_test_setup(test_run__slowdown__is_of_the_first_entrant_and_counted, setup),
       cmocka_unit_test_setup(test_method__late_variants__share_one_build, setup),
       cmocka_unit_test_setup(test_method__bad_parameter_or_no_memory__is_refused, setup),
   };
