@@ -99,7 +99,8 @@ static void attend_cache(llama_run *r, int layer) {
   const int64_t n = r->n + 1, d = c->head_dim;
   const attn_view k = cache_of(r, r->k, layer), v = cache_of(r, r->v, layer);
   const float scale = (float)(LOG2E / sqrt((double)d));
-#pragma omp parallel for num_threads(r->slot.attention.threads) schedule(static)
+  const int team = n * d * c->heads < 1 << 15 ? 1 : r->slot.attention.threads; /* threads cost more than short ones */
+#pragma omp parallel for num_threads(team) schedule(static)
   for (int64_t h = 0; h < c->heads; h++) {
     const int64_t kv = h / (c->heads / c->kv_heads);
     float *s = r->score + h * r->capacity, *q = r->q + h * d, m = -INFINITY, l[16] = {0};

@@ -120,10 +120,13 @@ uint64_t llama_run_bytes(const llama_run *r) {
 
 /* --- rows --------------------------------------------------------------------------------------------------------- */
 
+/* Threads for n rows: few rows are done before threads have met. */
+static int team(const llama_run *r, int64_t n) { return n < 8 ? 1 : r->slot.attention.threads; }
+
 static void normalise_rows(const llama_run *r, int64_t n, const float *x, const matrix *weight, float *y) {
   const attn_micro *mk = attn_micro_get();
   const int64_t width = r->m->cfg.width;
-#pragma omp parallel for num_threads(r->slot.attention.threads) schedule(static)
+#pragma omp parallel for num_threads(team(r, n)) schedule(static)
   for (int64_t i = 0; i < n; i++) {
     const float *from = x + i * width, unit = 1.0f / sqrtf(mk->dot(width, from, from) / (float)width + r->m->cfg.norm_eps);
     float *to = y + i * width, g[256];
@@ -155,7 +158,7 @@ static void turn(const llama_run *r, int64_t pos, float *x) {
 static void store(const llama_run *r, int layer, int64_t pos, int64_t n, const float *rows, float *cache, int keys) {
   const llama_config *c = &r->m->cfg;
   const int64_t d = c->head_dim;
-#pragma omp parallel for num_threads(r->slot.attention.threads) schedule(static)
+#pragma omp parallel for num_threads(team(r, n)) schedule(static)
   for (int64_t i = 0; i < n; i++)
     for (int64_t h = 0; h < c->kv_heads; h++) {
       float *to = cache + ((layer * c->kv_heads + h) * r->capacity + pos + i) * d;
@@ -175,7 +178,7 @@ static void before_attention(llama_run *r, int layer, int64_t i0, int64_t n) {
   float *q = r->q + i0 * c->heads * c->head_dim;
   normalise_rows(r, n, r->x + i0 * c->width, &y->attn_norm, r->a);
   multiply(r, &y->q, n, r->a, q, 0);
-#pragma omp parallel for num_threads(r->slot.attention.threads) schedule(static)
+#pragma omp parallel for num_threads(team(r, n)) schedule(static)
   for (int64_t i = 0; i < n; i++)
     for (int64_t h = 0; h < c->heads; h++) turn(r, r->n + i0 + i, q + (i * c->heads + h) * c->head_dim);
   multiply(r, &y->k, n, r->a, r->key, 0);
@@ -192,7 +195,7 @@ static void after_attention(llama_run *r, int layer, int64_t i0, int64_t n) {
   normalise_rows(r, n, x, &y->mlp_norm, r->a);
   multiply(r, &y->gate, n, r->a, gate, 0);
   multiply(r, &y->up, n, r->a, up, 0);
-#pragma omp parallel for num_threads(r->slot.attention.threads) schedule(static)
+#pragma omp parallel for num_threads(team(r, n)) schedule(static)
   for (int64_t i = 0; i < n; i++)
     for (int64_t t = i * c->mlp; t < (i + 1) * c->mlp; t++) gate[t] = gate[t] / (1.0f + expf(-gate[t])) * up[t];
   multiply(r, &y->down, n, gate, x, 1);
@@ -218,7 +221,7 @@ static int check_ids(const llama_run *r, const int32_t *ids, int64_t n, ice_err 
 }
 
 static void embed(llama_run *r, const int32_t *ids, int64_t n) {
-#pragma omp parallel for num_threads(r->slot.attention.threads) schedule(static)
+#pragma omp parallel for num_threads(team(r, n)) schedule(static)
   for (int64_t i = 0; i < n; i++) matrix_expand(&r->m->embed, ids[i], 1, r->x + i * r->m->cfg.width);
 }
 

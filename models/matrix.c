@@ -11,9 +11,10 @@
 #include "kernels/micro/micro.h"
 
 enum {
-  BLOCK_W = 128, /* rows of W expanded at a time: with x they stay in the second cache for one panel of sgemm */
-  BLOCK_X = 512, /* rows of x of a task: what the expansion is shared by */
-  FEW = 4        /* up to so many rows of x a product reads memory, not cache: row by row */
+  BLOCK_W = 128,   /* rows of W expanded at a time: with x they stay in the second cache for one panel of sgemm */
+  BLOCK_X = 512,   /* rows of x of a task: what the expansion is shared by */
+  SMALL = 1 << 17, /* multiplications that one thread does alone */
+  FEW = 4          /* up to so many rows of x a product reads memory, not cache: row by row */
 };
 
 int matrix_row_bytes(int type, int64_t cols, size_t *bytes) {
@@ -125,8 +126,9 @@ void matrix_multiply(const matrix *w, int64_t n, const float *x, ptrdiff_t ldx, 
                      int threads, float *scratch) {
   const attn_micro *mk = attn_micro_get();
   const int64_t parts = (n + BLOCK_X - 1) / BLOCK_X, tasks = (w->rows + BLOCK_W - 1) / BLOCK_W * parts;
+  const int team = n * w->rows * w->cols < SMALL ? 1 : threads; /* threads cost more than small products */
   attn_blas_serial();
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
+#pragma omp parallel for num_threads(team) schedule(dynamic)
   for (int64_t task = 0; task < tasks; task++) {
     const int64_t r0 = task / parts * BLOCK_W, i0 = task % parts * BLOCK_X;
     const int64_t rows = w->rows - r0 < BLOCK_W ? w->rows - r0 : BLOCK_W, m = n - i0 < BLOCK_X ? n - i0 : BLOCK_X;

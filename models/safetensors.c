@@ -250,7 +250,20 @@ static void write_bf16(FILE *f, const float *v, int64_t n) {
   }
 }
 
+static void write_data(const void *ctx, int i, FILE *to) {
+  const st_out *t = (const st_out *)ctx + i;
+  if (t->dtype == ST_BF16)
+    write_bf16(to, t->data, count_of(t));
+  else
+    (void)fwrite(t->data, dtype_of[t->dtype].bytes, (size_t)count_of(t), to);
+}
+
 int st_write(const char *path, const st_out *t, int count, const char *const *meta, ice_err *e) {
+  return st_write_with(path, t, count, meta, write_data, t, e);
+}
+
+int st_write_with(const char *path, const st_out *t, int count, const char *const *meta,
+                  void (*write)(const void *ctx, int i, FILE *to), const void *ctx, ice_err *e) {
   json_t *header = header_of(t, count, meta);
   char *text = header ? json_dumps(header, JSON_COMPACT) : NULL;
   json_decref(header);
@@ -261,12 +274,7 @@ int st_write(const char *path, const st_out *t, int count, const char *const *me
   if (rc == ICE_OK) {
     for (int i = 0; i < 8; i++) (void)fputc((int)((uint64_t)padded >> (8 * i) & 255), out.stream);
     (void)fprintf(out.stream, "%-*s", (int)padded, text);
-    for (int i = 0; i < count; i++) {
-      if (t[i].dtype == ST_BF16)
-        write_bf16(out.stream, t[i].data, count_of(t + i));
-      else
-        (void)fwrite(t[i].data, dtype_of[t[i].dtype].bytes, (size_t)count_of(t + i), out.stream);
-    }
+    for (int i = 0; i < count; i++) write(ctx, i, out.stream);
     rc = file_out_commit(&out, e);
   }
   free(text);

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "kernels/core/err.h"
 
@@ -64,5 +65,9 @@ typedef struct st_out { /* one tensor to write */
 /** Writes tensors in the given order; meta is a NULL-terminated list key, value, key, value. The file appears whole or
  *  not at all (temporary name, fsync, rename). ICE_INTERNAL on I/O errors. */
 int st_write(const char *path, const st_out *t, int count, const char *const *meta, ice_err *e);
+/** The same with the data from somewhere else: `write` is called for every tensor in turn and writes its bytes, of any dtype
+ *  but ST_OTHER; t[i].data is not read. */
+int st_write_with(const char *path, const st_out *t, int count, const char *const *meta,
+                  void (*write)(const void *ctx, int i, FILE *to), const void *ctx, ice_err *e);
 
 #endif
