@@ -72,19 +72,18 @@ static int bind(llama *m, const llama_part *p, int n, ice_err *e) {
   return ICE_OK;
 }
 
-int llama_open_gguf(llama **out, const char *path, ice_err *e) {
-  gguf_file f;
+int llama_from_gguf(llama **out, gguf_file *f, ice_err *e) {
   llama_config c;
   *out = NULL;
-  ICE_TRY(gguf_open(path, &f, e));
-  int rc = read_config(&f, &c, e);
+  int rc = read_config(f, &c, e);
   if (rc == ICE_OK) rc = llama_create(out, &c, e);
   if (rc != ICE_OK) {
-    gguf_close(&f);
+    gguf_close(f);
     return rc;
   }
   llama *m = *out;
-  m->gguf = f;
+  m->gguf = *f;
+  *f = (gguf_file){0};
   const int n = llama_parts(m, NULL);
   llama_part *p = attn_alloc((size_t)n * sizeof *p);
   if (!p) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
@@ -99,4 +98,11 @@ int llama_open_gguf(llama **out, const char *path, ice_err *e) {
     *out = NULL;
   }
   return rc;
+}
+
+int llama_open_gguf(llama **out, const char *path, ice_err *e) {
+  gguf_file f;
+  *out = NULL;
+  ICE_TRY(gguf_open(path, &f, e));
+  return llama_from_gguf(out, &f, e);
 }

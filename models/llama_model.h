@@ -42,6 +42,8 @@ int llama_check_config(const llama_config *cfg, const char *name, int code, ice_
 int llama_create(llama **m, const llama_config *cfg, ice_err *e);
 
 int llama_open_gguf(llama **m, const char *path, ice_err *e);
+/** The model in an open file, which is taken over (also when it fails). */
+int llama_from_gguf(llama **m, gguf_file *f, ice_err *e);
 int llama_open_folder(llama **m, const char *path, ice_err *e);
 
 /** Row of GGUF's order that holds row r of Hugging Face's order, for heads of head_dim rows: half s, pair i of a head is row
