@@ -531,13 +531,14 @@ static void test_mask__one_key_or_none_left__its_value_or_zeros(void **state) {
     memset(c.mask, 0, (size_t)(c.pb.b * c.pb.nk));
     for (int left = 1; left >= 0; left--) {
       for (int64_t ib = 0; ib < c.pb.b; ib++) c.mask[ib * c.pb.nk + only] = (uint8_t)left;
-      subject_run(s, NULL, &c, 0, &r);
+      subject_run(s, NULL, &c, s->m->caps & ATTN_CAP_KEYSET ? ATTN_WANT_KEYS : 0, &r);
       for (int64_t row = 0; row < r.rows; row++)
         for (int64_t t = 0; t < c.pb.dv; t++) {
-          const float want = sees(&c, row) ? attn_case_row(&c.v, batch(&c, row), key_head(&c, row), only)[t] : 0.0f;
+          const int used = subject_uses(s, &c, &r, row, only);
+          const float want = used ? attn_case_row(&c.v, batch(&c, row), key_head(&c, row), only)[t] : 0.0f;
           if (!(fabsf(r.out[row * c.pb.dv + t] - want) <= 4 * FLT_EPSILON * fabsf(want)))
             fail_msg("%s: row %lld is %.9g, expected %.9g", s->label, (long long)row, (double)r.out[row * c.pb.dv + t], (double)want);
-          if (!sees(&c, row)) assert_true(r.lse[row] == -INFINITY);
+          if (!used) assert_true(r.lse[row] == -INFINITY);
         }
       if (!left && strcmp(s->m->name, "icecells") != 0) assert_int_equal(r.pairs, 0); /* which scores its means anyway */
       attn_result_free(&r);

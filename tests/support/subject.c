@@ -30,6 +30,9 @@ static const struct {
     {"icescan", "dense_below=0"},
     {"icescan", "dense_below=0 visit=2 mass=0.7"},
     {"icescan", "dense_below=0 mass=0.9 stop=bound"},
+    {"reformer", "chunk=16"},
+    {"reformer", "rounds=3 chunk=7 duplicates=removed leak=yes self=plain logits=dot"},
+    {"reformer", "rounds=1 chunk=1 logits=scaled buckets=6"},
 };
 static const struct {
   const char *method, *format;
@@ -94,7 +97,7 @@ int subject_can(const subject *s, attn_shape shape) {
 }
 
 int subject_reports_all(const subject *s) {
-  if (!(s->m->caps & ATTN_CAP_KEYSET)) return 0;
+  if (!(s->m->caps & ATTN_CAP_KEYSET) || (s->m->caps & ATTN_CAP_SHARED_QK)) return 0;
   for (const attn_param *p = s->m->params; p->key; p++)
     if (!strcmp(p->key, "far")) { /* keys far away take part by their means */
       int64_t far;
@@ -109,6 +112,13 @@ int subject_by_score(const subject *s) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (!strcmp(s->m->name, names[i])) return 1;
   return 0;
+}
+
+int subject_uses(const subject *s, const attn_case *c, const attn_result *r, int64_t row, int64_t j) {
+  const int64_t ib = row / (c->pb.h * c->pb.nq), iq = row % c->pb.nq;
+  if (!attn_case_sees(c, ib, iq, j)) return 0;
+  if (r->keys && !subject_by_score(s) && (iq != j || c->pb.nq != c->pb.nk)) return r->keys[row * c->pb.nk + j];
+  return 1;
 }
 
 void *subject_budget(const subject *s, int budget) {

@@ -19,10 +19,13 @@ const subject *subjects(void);
 void *subject_params(const subject *s, const char *settings);
 /** 1 when the method can take such a problem by its capabilities. */
 int subject_can(const subject *s, attn_shape shape);
-/** 1 when each row is the softmax over exactly the keys that the method reports. */
+/** 1 when each row is the softmax over exactly the keys that the method reports, and keys are those of the case. */
 int subject_reports_all(const subject *s);
 /** 1 when the method chooses keys by their scores, and the first ones where scores are equal. */
 int subject_by_score(const subject *s);
+/** 1 when a row has to use key j, the only one that is not masked: those that see it, or, of methods with windows or buckets, those that
+ *  report it, and that of position j in any case. */
+int subject_uses(const subject *s, const attn_case *c, const attn_result *r, int64_t row, int64_t j);
 /** Parameters of an ATTN_CAP_CONVERGES method with this budget; free() them. A method without an entry fails the test. */
 void *subject_budget(const subject *s, int budget);
 
