@@ -120,7 +120,7 @@ static void test_special_inputs__every_kind__finite_and_right(void **state) {
   (void)state;
   FOR_SUBJECTS(s) for (special kind = 0; kind < SPECIALS; kind++) for (int causal = 0; causal < 2; causal++) {
     const attn_shape shape = {1, 2, 2, causal ? 290 : 30, 290, 8, 8, causal, 0, 0};
-    if (!subject_can(s, shape)) continue;
+    if (!subject_can(s, shape) || (kind == QUERIES_HUGE_KEYS_TINY && (s->m->caps & ATTN_CAP_SHARED_QK))) continue; /* q.q overflows */
     attn_case c;
     attn_result r;
     make_special(&c, shape, kind);

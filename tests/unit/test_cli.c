@@ -244,7 +244,7 @@ static void test_verb__unknown_or_misplaced__exit_2_and_one_line(void **state) {
       {"icebench list methods --db", "icebench: --db needs a file\n"},
       {"icebench list methods --db=", "icebench: --db = '', a file name is needed\n"},
       {"icebench list", "icebench: list: of what? allowed methods, tasks, models, configs\n"},
-      {"icebench show icefromer", "icebench: unknown method icefromer, did you mean iceformer?\n"},
+      {"icebench show icefromer", "icebench: unknown method icefromer, did you mean iceformer, reformer?\n"},
   };
   for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
     int rc = start(c[i].line);

@@ -54,7 +54,7 @@ static void test_find__unknown__names_the_nearest_or_all(void **state) {
   ice_err e = {0};
   assert_null(registry_find("icefromer", &e));
   assert_int_equal(e.code, ICE_USAGE);
-  assert_string_equal(e.text, "unknown method icefromer, did you mean iceformer?");
+  assert_string_equal(e.text, "unknown method icefromer, did you mean iceformer, reformer?");
   assert_null(registry_find("zzz", &e));
   assert_non_null(strstr(e.text, "unknown method zzz, allowed vanilla, dense, "));
   assert_null(registry_find("", &e));
