@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/config_rule.h"
 #include "harness/config_shape.h"
 #include "harness/number.h"
 #include "harness/registry/registry.h"
@@ -18,42 +19,32 @@
 
 enum {
   MAX_CELLS = 100000, /* of an experiment, before `exclude` */
-  MAX_LIST = 1000,    /* values of one list */
+  MAX_LIST = CONFIG_MAX_LIST,
   MAX_THREADS = 256
 };
 
-typedef struct sweep { /* a parameter and its values, as they stand in the parameter struct: 8 bytes each */
-  const attn_param *param;
-  uint64_t *value;
-  int count;
-} sweep;
-
-typedef struct entry { /* one line of `methods`: the product of its sweeps */
+typedef struct entry { /* one line of `methods`: the product of its sweeps, where `when` agrees */
   const attn_method *method;
   const yaml_node *at;
-  sweep *sweep;
-  int n_sweeps;
+  config_sweeps sweeps;
+  config_rule when;
 } entry;
-
-typedef struct rule { /* one line of `exclude`: a cell is left out when everything given agrees */
-  entry what;         /* method may be NULL */
-  yaml_node *task, *model, *seed, *padding;
-} rule;
 
 typedef struct loader {
   config_experiment *x;
   yaml_node *tasks, *models, *seeds, *paddings;
   entry *entry;
   int n_entries;
-  rule *rule;
+  config_rule *rule; /* `exclude` */
   int n_rules;
+  yaml_node *presets;
   const task **task; /* resolved from tasks */
   config_shapes shapes;
   int tensors; /* the tasks are sources of tensors, and there are no models */
 } loader;
 
 typedef struct documents { /* config_experiment.impl: models are texts in there */
-  yaml_doc *file, *set;
+  yaml_doc *file, *set, *preset;
   char **text; /* [n_texts] sources and models of tensors, owned */
   int n_texts;
 } documents;
@@ -78,6 +69,7 @@ static const scalar scalars[] = {
     {NULL, "missing", S_MISSING, 0, 0, AT(skip_missing)},
     {NULL, "pairs", S_PAIRS, 0, 0, AT(own_pairs)},
     {NULL, "no_retraining", S_BOOL, 0, 0, AT(allow_untrained_swap)},
+    {NULL, "shuffle", S_INT64, 0, 1e15, AT(shuffle)},
     {"measure", "rounds", S_INT, 1, 1000, AT(rounds)},
     {"measure", "warmup", S_INT, 0, 100, AT(warmup)},
     {"measure", "inputs", S_INT64, 1, 4096, AT(timed)},
@@ -133,20 +125,6 @@ static int read_section(yaml_node *map, const char *section, config_experiment *
 
 /* ---- Lists. */
 
-/* A value or a list of distinct values. */
-static int check_list(yaml_node *n, ice_err *e) {
-  int count = yaml_is_map(n) ? 0 : yaml_count(n);
-  if (count < 1 || count > MAX_LIST) return yaml_fail(n, e, "allowed a value or a list of 1..%d values", MAX_LIST);
-  for (int i = 0; i < count; i++) {
-    const yaml_node *item = yaml_item(n, i);
-    if (!yaml_is_scalar(item)) return yaml_fail(item, e, "allowed a value or a list of values");
-    for (int j = 0; j < i; j++)
-      if (strcmp(yaml_text(item), yaml_text(yaml_item(n, j))) == 0)
-        return yaml_fail(item, e, "given twice in one list");
-  }
-  return ICE_OK;
-}
-
 static int read_name(const yaml_node *n, config_experiment *x, ice_err *e) {
   const char *name;
   ICE_TRY(yaml_string(n, &name, e));
@@ -159,7 +137,7 @@ static int read_name(const yaml_node *n, config_experiment *x, ice_err *e) {
 }
 
 static int read_tasks(loader *l, yaml_node *n, ice_err *e) {
-  ICE_TRY(check_list(n, e));
+  ICE_TRY(config_list_check(n, e));
   const task **found = calloc((size_t)yaml_count(n), sizeof *found);
   const int before = l->task != NULL; /* --set names others of the same kind */
   if (!found) return no_memory(e);
@@ -185,7 +163,7 @@ int config_model_is_path(const char *model) {
 }
 
 static int read_models(loader *l, yaml_node *n, ice_err *e) {
-  ICE_TRY(check_list(n, e));
+  ICE_TRY(config_list_check(n, e));
   l->models = n;
   for (int i = 0; i < yaml_count(n); i++) {
     const yaml_node *item = yaml_item(n, i);
@@ -199,78 +177,25 @@ static int read_models(loader *l, yaml_node *n, ice_err *e) {
 
 static int read_seeds(loader *l, yaml_node *n, ice_err *e) {
   int64_t seed;
-  ICE_TRY(check_list(n, e));
+  ICE_TRY(config_list_check(n, e));
   l->seeds = n;
   for (int i = 0; i < yaml_count(n); i++) ICE_TRY(yaml_int(yaml_item(n, i), 0, INT64_MAX, &seed, e));
   return ICE_OK;
 }
 
-static const char *const padding_words[] = {"skip", "compute", NULL}; /* config_cell.padded */
-
 static int read_paddings(loader *l, yaml_node *n, ice_err *e) {
   int word;
   if (l->tensors) return yaml_fail_key(n, e, "tensors have no padding");
-  ICE_TRY(check_list(n, e));
-  for (int i = 0; i < yaml_count(n); i++) ICE_TRY(yaml_choice(yaml_item(n, i), padding_words, &word, e));
+  ICE_TRY(config_list_check(n, e));
+  for (int i = 0; i < yaml_count(n); i++) ICE_TRY(yaml_choice(yaml_item(n, i), config_padding_words, &word, e));
   l->paddings = n;
   return ICE_OK;
 }
 
 /* ---- Methods and their parameters. */
 
-static int read_sweep(const attn_method *m, const char *key, yaml_node *n, sweep *out, ice_err *e) {
-  ice_err own = {0};
-  const attn_param *p = registry_param(m, key, &own);
-  if (!p) return yaml_fail_key(n, e, "%s", own.text);
-  ICE_TRY(check_list(n, e));
-  int count = yaml_count(n);
-  void *params = attn_calloc(m->params_size);
-  uint64_t *value = calloc((size_t)count, sizeof *value);
-  int rc = params && value ? ICE_OK : no_memory(e);
-  for (int i = 0; i < count && rc == ICE_OK; i++) {
-    const yaml_node *item = yaml_item(n, i);
-    if (registry_param_set(m, p, yaml_text(item), params, &own) != ICE_OK) {
-      char allowed[256];
-      registry_param_allowed(p, allowed, sizeof allowed);
-      rc = yaml_fail(item, e, "allowed %s", allowed);
-    } else {
-      memcpy(&value[i], (char *)params + p->offset, sizeof *value);
-    }
-    for (int j = 0; j < i && rc == ICE_OK; j++)
-      if (value[i] == value[j]) rc = yaml_fail(item, e, "given twice in one list");
-  }
-  attn_free(params);
-  if (rc != ICE_OK) {
-    free(value);
-    return rc;
-  }
-  free(out->value);
-  *out = (sweep){.param = p, .value = value, .count = count};
-  return ICE_OK;
-}
-
-/* The sweep of a key, a new one when there is none yet. NULL when memory is out. */
-static sweep *sweep_of(entry *en, const char *key) {
-  for (int i = 0; i < en->n_sweeps; i++)
-    if (strcmp(en->sweep[i].param->key, key) == 0) return &en->sweep[i];
-  sweep *grown = realloc(en->sweep, (size_t)(en->n_sweeps + 1) * sizeof *grown);
-  if (!grown) return NULL;
-  en->sweep = grown;
-  grown[en->n_sweeps] = (sweep){0};
-  return &grown[en->n_sweeps];
-}
-
-static int add_sweep(entry *en, const char *key, yaml_node *n, ice_err *e) {
-  sweep *s = sweep_of(en, key);
-  if (!s) return no_memory(e);
-  int fresh = s->param == NULL;
-  ICE_TRY(read_sweep(en->method, key, n, s, e));
-  en->n_sweeps += fresh;
-  return ICE_OK;
-}
-
-/* `- dense`, or `- iceformer: {k: [8, 16]}` */
-static int read_entry(yaml_node *n, entry *out, ice_err *e) {
+/* `- dense`, or `- iceformer: {k: [8, 16], when: {task: lra/text}}` */
+static int read_entry(loader *l, yaml_node *n, entry *out, ice_err *e) {
   int map = yaml_is_map(n);
   ice_err own = {0};
   if (yaml_is_list(n) || (map && yaml_count(n) != 1))
@@ -282,7 +207,11 @@ static int read_entry(yaml_node *n, entry *out, ice_err *e) {
   yaml_node *params = yaml_value(n, 0);
   if (!yaml_is_map(params))
     return yaml_fail(params, e, "allowed the parameters of %s: {key: value, ...}", out->method->name);
-  for (int i = 0; i < yaml_count(params); i++) ICE_TRY(add_sweep(out, yaml_key(params, i), yaml_value(params, i), e));
+  for (int i = 0; i < yaml_count(params); i++) {
+    yaml_node *value = yaml_value(params, i);
+    if (!strcmp(yaml_key(params, i), "when")) ICE_TRY(config_rule_read(value, out->method, l->tensors, &out->when, e));
+    else ICE_TRY(config_sweeps_add(&out->sweeps, out->method, yaml_key(params, i), value, e));
+  }
   return ICE_OK;
 }
 
@@ -304,46 +233,7 @@ static int read_methods(loader *l, yaml_node *n, ice_err *e) {
   if (!(l->entry = calloc((size_t)count, sizeof *l->entry))) return no_memory(e);
   for (l->n_entries = 0; l->n_entries < count;) {
     entry *en = &l->entry[l->n_entries];
-    ICE_TRY(read_entry(yaml_item(n, l->n_entries++), en, e));
-  }
-  return ICE_OK;
-}
-
-/* {method: iceformer, k: [16, 32], levels: 2, task: ..., model: ..., seed: ...} */
-static int read_rule(yaml_node *n, rule *out, ice_err *e) {
-  ice_err own = {0};
-  int64_t seed;
-  if (!yaml_is_map(n) || yaml_count(n) == 0)
-    return yaml_fail(n, e, "allowed a mapping such as {method: iceformer, k: 32}");
-  const char *method = NULL;
-  ICE_TRY(yaml_get_string(n, "method", 0, &method, e));
-  if (method && !(out->what.method = registry_find(method, &own)))
-    return yaml_fail_at(yaml_find(n, "method"), e, "%s", own.text);
-  for (int i = 0; i < yaml_count(n); i++) {
-    const char *key = yaml_key(n, i);
-    yaml_node *value = yaml_value(n, i);
-    if (strcmp(key, "method") == 0) continue;
-    yaml_node **plain = strcmp(key, "task") == 0    ? &out->task
-                        : strcmp(key, "model") == 0 ? &out->model
-                        : strcmp(key, "seed") == 0  ? &out->seed
-                        : strcmp(key, "padding") == 0 ? &out->padding
-                                                      : NULL;
-    if (!plain && !method)
-      return yaml_fail_key(value, e,
-                           "unknown key %s, allowed method, task, model, seed, padding, and with a method its parameters", key);
-    if (!plain) {
-      ICE_TRY(add_sweep(&out->what, key, value, e));
-      continue;
-    }
-    ICE_TRY(check_list(value, e));
-    *plain = value;
-    for (int k = 0; k < yaml_count(value); k++) {
-      const yaml_node *item = yaml_item(value, k);
-      if (plain == &out->seed) ICE_TRY(yaml_int(item, 0, INT64_MAX, &seed, e));
-      if (plain == &out->padding) ICE_TRY(yaml_choice(item, padding_words, &(int){0}, e));
-      if (plain == &out->task && !config_shape_task(yaml_text(item)) && !task_find(yaml_text(item), &own))
-        return yaml_fail_at(item, e, "%s", own.text);
-    }
+    ICE_TRY(read_entry(l, yaml_item(n, l->n_entries++), en, e));
   }
   return ICE_OK;
 }
@@ -354,10 +244,57 @@ static int read_rules(loader *l, yaml_node *n, ice_err *e) {
     return yaml_fail(n, e, "allowed a list of 1..%d mappings such as {method: iceformer, k: 32}", MAX_LIST);
   if (!(l->rule = calloc((size_t)count, sizeof *l->rule))) return no_memory(e);
   for (l->n_rules = 0; l->n_rules < count;) {
-    rule *r = &l->rule[l->n_rules];
-    ICE_TRY(read_rule(yaml_item(n, l->n_rules++), r, e));
+    config_rule *r = &l->rule[l->n_rules];
+    ICE_TRY(config_rule_read(yaml_item(n, l->n_rules++), NULL, l->tensors, r, e));
   }
   return ICE_OK;
+}
+
+/* ---- Presets: overrides under a name. `smoke` and `full` are there in every file. */
+
+/* What makes any experiment a matter of seconds; a file may add to it. `full` is the file as it stands. */
+static const char *const smoke[] = {"examples=16", "measure.rounds=2", "measure.warmup=0", "measure.inputs=2", "measure.max_seconds=5", NULL};
+
+/* Its keys are read when it is chosen. */
+static int look_at_preset(yaml_node *preset, ice_err *e) {
+  if (!yaml_is_map(preset)) return yaml_fail(preset, e, "allowed a mapping such as {examples: 100, measure.rounds: 3}");
+  for (int i = 0; i < yaml_count(preset); i++) (void)yaml_value(preset, i);
+  return ICE_OK;
+}
+
+static int override(loader *l, const char *key, yaml_node *n, ice_err *e);
+
+static int override_all(loader *l, yaml_node *map, const char *but, ice_err *e) {
+  for (int i = 0; i < yaml_count(map); i++)
+    if (!but || strcmp(yaml_key(map, i), but)) ICE_TRY(override(l, yaml_key(map, i), yaml_value(map, i), e));
+  return ICE_OK;
+}
+
+/* Rows of a preset carry its name, so that they never stand in for those of the experiment: listops-smoke. */
+static int rename_for(loader *l, const yaml_node *n, const char *preset, ice_err *e) {
+  char *name;
+  if (!strcmp(preset, "full")) return ICE_OK;
+  if (strlen(l->x->name) + strlen(preset) > 99) return yaml_fail(n, e, "with the name of the experiment it is longer than 100 characters");
+  if (asprintf(&name, "%s-%s", l->x->name, preset) < 0) return no_memory(e);
+  free(l->x->name);
+  l->x->name = name;
+  return ICE_OK;
+}
+
+static int apply_preset(loader *l, const yaml_node *n, ice_err *e) {
+  const char *name;
+  documents *docs = l->x->impl;
+  ICE_TRY(yaml_string(n, &name, e));
+  yaml_node *own = l->presets ? yaml_find(l->presets, name) : NULL;
+  const int builtin = !strcmp(name, "smoke") || !strcmp(name, "full");
+  if (!own && !builtin) return yaml_fail(n, e, "allowed smoke, full, or a name under `presets` of %s", l->x->file);
+  ICE_TRY(rename_for(l, n, name, e));
+  if (!strcmp(name, "smoke")) {
+    ICE_TRY(yaml_assign(smoke, "preset smoke:", &docs->preset, e));
+    ICE_TRY(override_all(l, yaml_root(docs->preset), NULL, e));
+  }
+  if (own && yaml_find(own, "preset")) return yaml_fail_key(yaml_find(own, "preset"), e, "a preset takes no other preset");
+  return own ? override_all(l, own, NULL, e) : ICE_OK;
 }
 
 /* ---- The file, then the overrides. */
@@ -396,6 +333,8 @@ static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   }
   ICE_TRY(yaml_get(top, "exclude", 0, &n, e));
   if (n) ICE_TRY(read_rules(l, n, e));
+  ICE_TRY(yaml_get_map(top, "presets", 0, &l->presets, e));
+  for (int i = 0; l->presets && i < yaml_count(l->presets); i++) ICE_TRY(look_at_preset(yaml_value(l->presets, i), e));
   return yaml_finish(doc, e);
 }
 
@@ -407,7 +346,7 @@ static int override_param(loader *l, const char *method, const char *key, yaml_n
   int used = 0;
   for (int i = 0; i < l->n_entries; i++) {
     if (l->entry[i].method != m) continue;
-    ICE_TRY(add_sweep(&l->entry[i], key, n, e));
+    ICE_TRY(config_sweeps_add(&l->entry[i].sweeps, m, key, n, e));
     used = 1;
   }
   return used ? ICE_OK : yaml_fail(n, e, "%s is not among the methods of %s", m->name, l->x->file);
@@ -429,7 +368,7 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
     return override_param(l, section, dot + 1, n, e);
   char known[600];
-  (void)snprintf(known, sizeof known, "name, task, %s, seeds, padding", l->tensors ? "shape.KEY" : "model");
+  (void)snprintf(known, sizeof known, "preset, name, task, %s, seeds, padding", l->tensors ? "shape.KEY" : "model");
   for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
     size_t used = strlen(known);
     (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
@@ -439,62 +378,31 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
 }
 
 static int read_overrides(loader *l, yaml_doc *doc, ice_err *e) {
-  yaml_node *top = yaml_root(doc);
-  for (int i = 0; i < yaml_count(top); i++) ICE_TRY(override(l, yaml_key(top, i), yaml_value(top, i), e));
-  return ICE_OK;
+  yaml_node *top = yaml_root(doc), *preset = yaml_find(top, "preset");
+  if (preset) ICE_TRY(apply_preset(l, preset, e)); /* whatever the order, single values override it */
+  return override_all(l, top, "preset", e);
 }
 
 /* ---- Cells. */
-
-static int listed(yaml_node *list, const char *text) {
-  for (int i = 0; i < yaml_count(list); i++)
-    if (strcmp(yaml_text(yaml_item(list, i)), text) == 0) return 1;
-  return 0;
-}
-
-static int listed_seed(yaml_node *list, uint64_t seed) {
-  uint64_t value;
-  for (int i = 0; i < yaml_count(list); i++)
-    if (number_u64(yaml_text(yaml_item(list, i)), &value) && value == seed) return 1;
-  return 0;
-}
-
-static int swept(const sweep *s, const void *params) {
-  uint64_t value;
-  memcpy(&value, (const char *)params + s->param->offset, sizeof value);
-  for (int i = 0; i < s->count; i++)
-    if (s->value[i] == value) return 1;
-  return 0;
-}
-
-static int matches(const rule *r, const config_cell *c) {
-  if (r->what.method && r->what.method != c->method) return 0;
-  if (r->task && !listed(r->task, c->task->name)) return 0;
-  if (r->model && !listed(r->model, c->model)) return 0;
-  if (r->seed && !listed_seed(r->seed, c->seed)) return 0;
-  if (r->padding && !listed(r->padding, padding_words[c->padded])) return 0;
-  for (int i = 0; i < r->what.n_sweeps; i++)
-    if (!swept(&r->what.sweep[i], c->params)) return 0;
-  return 1;
-}
 
 static void free_cell(config_cell *c) {
   attn_free(c->params);
   free(c->params_json);
 }
 
-/* The cell of *c's task, model and seed with the values picked from each sweep of the entry, unless excluded. */
+/* The cell of *c's task, model and seed with the values picked from each sweep of the entry, when it is wanted. */
 static int add_cell(loader *l, config_cell c, const entry *en, const int *pick, ice_err *e) {
   c.method = en->method;
   c.params_json = NULL;
   if (!(c.params = registry_defaults(c.method))) return no_memory(e);
-  for (int i = 0; i < en->n_sweeps; i++)
-    memcpy((char *)c.params + en->sweep[i].param->offset, &en->sweep[i].value[pick[i]], sizeof(uint64_t));
-  for (int i = 0; i < l->n_rules; i++)
-    if (matches(&l->rule[i], &c)) {
-      free_cell(&c);
-      return ICE_OK;
-    }
+  for (int i = 0; i < en->sweeps.n; i++)
+    memcpy((char *)c.params + en->sweeps.item[i].param->offset, &en->sweeps.item[i].value[pick[i]], sizeof(uint64_t));
+  int wanted = config_rule_matches(&en->when, &c);
+  for (int i = 0; wanted && i < l->n_rules; i++) wanted = !config_rule_matches(&l->rule[i], &c);
+  if (!wanted) {
+    free_cell(&c);
+    return ICE_OK;
+  }
   if (!(c.params_json = registry_params_json(c.method, c.params))) {
     free_cell(&c);
     return no_memory(e);
@@ -505,11 +413,11 @@ static int add_cell(loader *l, config_cell c, const entry *en, const int *pick, 
 
 /* The product of all lists of one entry, the last one turning fastest. */
 static int add_product(loader *l, const config_cell *c, const entry *en, ice_err *e) {
-  int *pick = calloc((size_t)en->n_sweeps + 1, sizeof *pick), at = 0, rc = pick ? ICE_OK : no_memory(e);
+  int *pick = calloc((size_t)en->sweeps.n + 1, sizeof *pick), at = 0, rc = pick ? ICE_OK : no_memory(e);
   while (rc == ICE_OK && at >= 0) {
     rc = add_cell(l, *c, en, pick, e);
-    for (at = en->n_sweeps - 1; at >= 0; at--) {
-      if (++pick[at] < en->sweep[at].count) break;
+    for (at = en->sweeps.n - 1; at >= 0; at--) {
+      if (++pick[at] < en->sweeps.item[at].count) break;
       pick[at] = 0;
     }
   }
@@ -561,7 +469,7 @@ static int make_room(loader *l, ice_err *e) {
   for (int i = 0; i < l->n_entries; i++) {
     const entry *en = &l->entry[i];
     int64_t product = pairs * seeds * (l->paddings ? yaml_count(l->paddings) : 1); /* at most 2e9 */
-    for (int k = 0; k < en->n_sweeps && product <= MAX_CELLS; k++) product *= en->sweep[k].count;
+    for (int k = 0; k < en->sweeps.n && product <= MAX_CELLS; k++) product *= en->sweeps.item[k].count;
     all += product;
     if (all > MAX_CELLS)
       return yaml_fail_at(en->at, e, "%s: its lists bring the experiment to more than %d cells; shorten one",
@@ -639,7 +547,7 @@ static int expand_models(loader *l, ice_err *e) {
       for (int s = 0; s < n_seeds; s++) {
         if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
         for (int p = 0; p < n_paddings; p++) {
-          if (l->paddings) ICE_TRY(yaml_choice(yaml_item(l->paddings, p), padding_words, &c.padded, e));
+          if (l->paddings) ICE_TRY(yaml_choice(yaml_item(l->paddings, p), config_padding_words, &c.padded, e));
           for (int k = 0; k < l->n_entries; k++)
             if (!l->x->own_pairs || own_pair(c.model, l->entry[k].method)) ICE_TRY(add_product(l, &c, &l->entry[k], e));
         }
@@ -652,7 +560,7 @@ static int expand(loader *l, ice_err *e) {
   ICE_TRY(make_room(l, e));
   ICE_TRY(l->tensors ? expand_tensors(l, e) : expand_models(l, e));
   if (l->x->n_cells == 0)
-    return ice_fail(e, ICE_USAGE, "%s: `%s` leaves no cell", l->x->file, l->n_rules ? "exclude" : "pairs");
+    return ice_fail(e, ICE_USAGE, "%s: `exclude`, `when` or `pairs` leaves no cell", l->x->file);
   return refuse_twins(l->x, e);
 }
 
@@ -668,14 +576,12 @@ static int default_threads(int *out, ice_err *e) {
   return ICE_OK;
 }
 
-static void free_entry(entry *en) {
-  for (int i = 0; i < en->n_sweeps; i++) free(en->sweep[i].value);
-  free(en->sweep);
-}
-
 static void free_lists(loader *l) {
-  for (int i = 0; i < l->n_entries; i++) free_entry(&l->entry[i]);
-  for (int i = 0; i < l->n_rules; i++) free_entry(&l->rule[i].what);
+  for (int i = 0; i < l->n_entries; i++) {
+    config_sweeps_free(&l->entry[i].sweeps);
+    config_rule_free(&l->entry[i].when);
+  }
+  for (int i = 0; i < l->n_rules; i++) config_rule_free(&l->rule[i]);
   free(l->entry);
   free(l->rule);
   free((void *)l->task);
@@ -699,6 +605,7 @@ static int load_doc(yaml_doc *doc, const char *file, const char *const *set, con
                              .quality = 1,
                              .limit_seconds = 600,
                              .limit_gib = 8,
+                             .shuffle = -1,
                              .impl = docs};
   loader l = {.x = out};
   int rc = (out->file = strdup(file)) ? default_threads(&out->threads, e) : no_memory(e);
@@ -735,6 +642,7 @@ void config_free(config_experiment *x) {
   if (docs) {
     yaml_close(docs->file);
     yaml_close(docs->set);
+    yaml_close(docs->preset);
     for (int i = 0; i < docs->n_texts; i++) free(docs->text[i]);
     free(docs->text);
   }

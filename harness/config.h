@@ -45,13 +45,15 @@ typedef struct config_experiment {
   int own_pairs;            /* key `pairs`: trained puts a method that needs training into the model named after it only, and
                                the others into models of exact attention (softmax...) only; all (default) */
   int allow_untrained_swap; /* key `no_retraining`: true lets NEEDS_TRAINING methods into foreign models; rows are labelled */
+  int64_t shuffle;      /* key `shuffle`: seed of the order in which cells run; -1: as the file says */
   config_cell *cell;
   int n_cells;
   void *impl;
 } config_experiment;
 
 /** Loads, validates and expands a file. `set` is a NULL-terminated list of "key=value" overrides (may be NULL): top-level
- *  scalar keys, measure.KEY, limits.KEY, or METHOD.PARAM (value may be a list a|b|c). ICE_USAGE on any fault. */
+ *  scalar keys, measure.KEY, limits.KEY, METHOD.PARAM (value may be a list a|b|c), or preset=NAME, which is applied first.
+ *  ICE_USAGE on any fault. */
 int config_load(const char *file, const char *const *set, config_experiment *out, ice_err *e);
 /** The same from memory (for fuzzing); `name` stands in the messages. */
 int config_parse(const char *bytes, size_t n, const char *name, const char *const *set, config_experiment *out,

@@ -36,7 +36,8 @@ int config_shapes_set(config_shapes *s, const char *key, yaml_node *n, ice_err *
   int k = 0;
   while (k < CONFIG_SHAPE_KEYS && strcmp(keys[k], key)) k++;
   if (k == CONFIG_SHAPE_KEYS) return yaml_fail_key(n, e, "unknown key %s, allowed h, n, nk, d, causal", key);
-  const int count = yaml_is_map(n) ? 0 : yaml_count(n);
+  ICE_TRY(yaml_expand(n, 1000, e));
+  const int count = yaml_count(n);
   int64_t value, other;
   if (count < 1 || count > 1000) return yaml_fail(n, e, "allowed a value or a list of 1..1000 values");
   for (int i = 0; i < count; i++) {
@@ -53,6 +54,27 @@ int config_shapes_set(config_shapes *s, const char *key, yaml_node *n, ice_err *
 int config_shapes_read(config_shapes *s, yaml_node *map, ice_err *e) {
   for (int i = 0; i < yaml_count(map); i++) ICE_TRY(config_shapes_set(s, yaml_key(map, i), yaml_value(map, i), e));
   return ICE_OK;
+}
+
+int config_shapes_match(const config_shapes *s, const char *source) {
+  synth_source it;
+  if (synth_parse(source, &it, NULL) != ICE_OK) return 0;
+  const int64_t is[CONFIG_SHAPE_KEYS] = {[D] = it.d, [CAUSAL] = it.causal, [H] = it.h, [NK] = it.nk, [N] = it.nq};
+  for (int k = 0; k < CONFIG_SHAPE_KEYS; k++) {
+    int found = !s->list[k];
+    for (int i = 0; !found && i < yaml_count(s->list[k]); i++) {
+      int64_t value;
+      found = read_value(yaml_item(s->list[k], i), k, &value, NULL) == ICE_OK && value == is[k];
+    }
+    if (!found) return 0;
+  }
+  return 1;
+}
+
+int config_shape_key(const char *key) {
+  for (int k = 0; k < CONFIG_SHAPE_KEYS; k++)
+    if (!strcmp(keys[k], key)) return 1;
+  return 0;
 }
 
 static int count_of(const config_shapes *s, int key) { return s->list[key] ? yaml_count(s->list[key]) : 1; }

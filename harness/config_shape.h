@@ -19,6 +19,10 @@ const task *config_shape_task(const char *name);
 /** Reads the mapping, or one key of it. ICE_USAGE on any fault. */
 int config_shapes_read(config_shapes *s, yaml_node *map, ice_err *e);
 int config_shapes_set(config_shapes *s, const char *key, yaml_node *n, ice_err *e);
+/** Does a source (text of synth.h) have one of the values given for every key? A key without values matches all. */
+int config_shapes_match(const config_shapes *s, const char *source);
+/** Is this the name of a key of shapes? */
+int config_shape_key(const char *key);
 /** Combinations, at most a few million times millions: as a double. */
 double config_shapes_count(const config_shapes *s);
 /** Combination i as source and as model; both to free(). ICE_USAGE when the source is none (synth.h has the limits). */

@@ -17,6 +17,7 @@
 typedef struct run_options {
   const char *const *set;  /* overrides of the file, NULL-terminated, or NULL          */
   const char *filter;      /* KEY=VALUE|VALUE,...: only cells that match; or NULL      */
+  const char *cells;       /* file that lists the cells to run, as `shard` writes it; or NULL */
   int64_t limit;           /* at most so many examples, rows marked partial; 0: no     */
   int threads;             /* 0: as the file says                                      */
   int force, retry_failed; /* run finished cells again; run failed cells again         */

@@ -15,6 +15,7 @@
 #include "harness/synth.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
+#include "kernels/core/rng.h"
 #include "kernels/micro/micro.h"
 #include "models/safetensors.h"
 
@@ -283,6 +284,45 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   return c->key ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for the cells");
 }
 
+/* Neighbours in the file are alike: in a random order a machine that slows down does not hit one method alone. */
+static void shuffle(run_plan *p) {
+  attn_rng r;
+  attn_rng_seed(&r, (uint64_t)p->x.shuffle, 0);
+  for (int i = p->n - 1; i > 0; i--) {
+    const int j = (int)attn_rng_below(&r, (uint64_t)i + 1);
+    const run_cell c = p->cell[i];
+    p->cell[i] = p->cell[j];
+    p->cell[j] = c;
+  }
+}
+
+/* Marks the cells that stand, one a line, in a file of `shard`; every line must be one of them. */
+static int apply_list(const config_experiment *x, const char *file, char *keep, ice_err *e) {
+  file_map map;
+  ICE_TRY(file_open_map(file, (size_t)1 << 30, &map, e));
+  char *text = strndup((const char *)map.p, map.n), **json = calloc((size_t)x->n_cells + 1, sizeof *json), *at = text, *listed = calloc((size_t)x->n_cells + 1, 1);
+  file_close_map(&map);
+  int rc = text && json && listed ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory"), left = 0;
+  for (int i = 0; rc == ICE_OK && i < x->n_cells; i++)
+    if (!(json[i] = config_cell_json(x, x->cell + i))) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
+  int line = 0;
+  for (char *one; rc == ICE_OK && (one = strsep(&at, "\n")) != NULL;) {
+    int found = -1;
+    line++;
+    for (int i = 0; *one && found < 0 && i < x->n_cells; i++)
+      if (!strcmp(one, json[i])) found = i;
+    if (found >= 0) listed[found] = 1;
+    else if (*one) rc = ice_fail(e, ICE_USAGE, "%s:%d: no cell of %s, which has changed since (or --set, --preset have); icebench shard makes the list anew", file, line, x->file);
+  }
+  for (int i = 0; rc == ICE_OK && i < x->n_cells; i++) left += keep[i] = (char)(keep[i] && listed[i]);
+  if (rc == ICE_OK && !left) rc = ice_fail(e, ICE_USAGE, "--cells %s: names no cell that is to run", file);
+  for (int i = 0; json && i < x->n_cells; i++) free(json[i]);
+  free((void *)json);
+  free(listed);
+  free(text);
+  return rc;
+}
+
 int run_read_numbers(const char *limit, const char *threads, run_options *o, ice_err *e) {
   long long n;
   if (limit) {
@@ -308,9 +348,11 @@ int run_plan_create(run_plan *p, const char *file, const run_options *o, ice_err
   int rc =
       keep && p->cell && p->data && p->model ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for %zu cells", n);
   if (rc == ICE_OK) rc = apply_filter(&p->x, o->filter, keep, e);
+  if (rc == ICE_OK && o->cells) rc = apply_list(&p->x, o->cells, keep, e);
   for (int i = 0; rc == ICE_OK && i < p->x.n_cells; i++)
     if (keep[i]) rc = add_cell(p, p->x.cell + i, o, e);
   free(keep);
+  if (rc == ICE_OK && p->x.shuffle >= 0) shuffle(p);
   if (rc != ICE_OK) run_plan_destroy(p);
   return rc;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -487,6 +488,70 @@ const char *yaml_text(const yaml_node *n) { return kind_name(n); }
 yaml_node *yaml_value(yaml_node *map, int i) {
   map->child[i]->asked = 1;
   return map->child[i];
+}
+
+/* ---- Ranges. */
+
+/* Value i of a range. Both ends whole and reached by whole steps give whole numbers. */
+static double range_value(double from, double step, double mult, int i) {
+  return step > 0.0 ? from + i * step : from * pow(mult, i);
+}
+
+static int push_value(yaml_node *list, const yaml_node *at, double v, ice_err *e) {
+  char text[40];
+  if (v == floor(v) && fabs(v) < 9e15) (void)snprintf(text, sizeof text, "%.0f", v);
+  else number_print(v, text, sizeof text);
+  yaml_node *item = node_new(list->doc, list, NODE_SCALAR, at->line, at->column);
+  if (item && (item->text = strdup(text)) && push((void ***)&list->child, &list->n_children, &list->room, item)) return ICE_OK;
+  node_free(item);
+  return no_memory(list->doc, e);
+}
+
+/* Appends the values of one range to a list. */
+static int push_range(yaml_node *list, yaml_node *range, int max, ice_err *e) {
+  double from = NAN, to = NAN, step = 0.0, mult = 0.0;
+  ICE_TRY(yaml_get_real(range, "from", -1e15, 1e15, &from, e));
+  ICE_TRY(yaml_get_real(range, "to", -1e15, 1e15, &to, e));
+  ICE_TRY(yaml_get_real(range, "step", 1e-12, 1e15, &step, e));
+  ICE_TRY(yaml_get_real(range, "mult", 1.000001, 1e15, &mult, e));
+  int foreign = 0;
+  for (int i = 0; i < range->n_children; i++) foreign |= !range->child[i]->asked;
+  if (foreign || isnan(from) || isnan(to) || (step > 0.0) == (mult > 0.0))
+    return yaml_fail(range, e, "allowed a value or a list, or a range: {from: 8, to: 64, mult: 2}, {from: 1, to: 9, step: 2}");
+  if (from > to || (mult > 0.0 && from <= 0.0))
+    return yaml_fail_at(range, e, "a range goes up from `from` to `to`%s", mult > 0.0 ? ", and `from` times `mult` needs more than 0" : "");
+  const double end = to + 1e-9 * (step > 0.0 ? step : to); /* 0.1 + 0.1 + 0.1 > 0.3 */
+  for (int i = 0; range_value(from, step, mult, i) <= end; i++) {
+    if (i == max) return yaml_fail_at(range, e, "a range of more than %d values", max);
+    ICE_TRY(push_value(list, range, range_value(from, step, mult, i), e));
+  }
+  return ICE_OK;
+}
+
+int yaml_expand(yaml_node *n, int max, ice_err *e) {
+  int ranges = n->kind == NODE_MAP;
+  for (int i = 0; n->kind == NODE_LIST && i < n->n_children; i++) ranges += n->child[i]->kind == NODE_MAP;
+  if (!ranges) return ICE_OK;
+  yaml_node old = *n; /* children move out, then in again or into the bin */
+  n->kind = NODE_LIST, n->child = NULL, n->n_children = n->room = 0;
+  int rc = ICE_OK;
+  if (old.kind == NODE_MAP) {
+    yaml_node range = old; /* where messages find its place */
+    rc = push_range(n, &range, max, e);
+    old.known = range.known, old.n_known = range.n_known;
+    n->known = NULL, n->n_known = n->known_room = 0;
+    for (int i = 0; i < old.n_known; i++) free(old.known[i]);
+    free(old.known);
+  }
+  for (int i = 0; i < old.n_children; i++) {
+    yaml_node *c = old.child[i];
+    const int kept = old.kind == NODE_LIST && c->kind != NODE_MAP;
+    if (rc == ICE_OK && kept) rc = push((void ***)&n->child, &n->n_children, &n->room, c) ? ICE_OK : no_memory(n->doc, e);
+    else if (rc == ICE_OK && old.kind == NODE_LIST) rc = push_range(n, c, max, e);
+    if (!kept || rc != ICE_OK) node_free(c);
+  }
+  free(old.child);
+  return rc;
 }
 
 /* Remembers a key for yaml_finish(); forgotten when memory is out, which costs a line of help only. */

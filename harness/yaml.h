@@ -57,6 +57,10 @@ int yaml_is_scalar(const yaml_node *n);
 int yaml_count(const yaml_node *n);
 /** Item i of a list, or the node itself (i = 0) when it is none: `k: 8` reads like `k: [8]`. Not for mappings. */
 yaml_node *yaml_item(yaml_node *n, int i);
+/** Writes ranges out: a mapping {from, to, step} or {from, to, mult}, alone or as items of a list, becomes the values it
+ *  stands for (`to` included where it is met), at its place. Everything else stays. ICE_USAGE for a range that is none or
+ *  has more than max values. */
+int yaml_expand(yaml_node *n, int max, ice_err *e);
 /** Key and value of pair i of a mapping. The value counts as asked for. */
 const char *yaml_key(const yaml_node *map, int i);
 yaml_node *yaml_value(yaml_node *map, int i);

@@ -126,6 +126,122 @@ static void test_shape__lists__multiply_out_with_n_fastest(void **state) {
   config_free(&x);
 }
 
+/* --- sweeps ------------------------------------------------------------------------------------------------------------ */
+
+static void loaded(const char *text, const char *const *set, config_experiment *x) {
+  ice_err e = {0};
+  const char *path = scratch_write("s.yaml", text, strlen(text));
+  if (config_load(path, set, x, &e) != ICE_OK) fail_msg("%s", e.text);
+}
+/* "8 16 32": the values of a parameter over the cells. */
+static const char *swept(const config_experiment *x, const char *key) {
+  static char out[512];
+  char word[64];
+  out[0] = 0;
+  for (int i = 0; i < x->n_cells; i++) {
+    const attn_param *p = registry_param(x->cell[i].method, key, NULL);
+    registry_param_print(p, x->cell[i].params, word, sizeof word);
+    (void)snprintf(out + strlen(out), sizeof out - strlen(out), "%s%s", i ? " " : "", word);
+  }
+  return out;
+}
+
+static void test_range__steps_and_factors__written_out(void **state) {
+  (void)state;
+  static const struct {
+    const char *yaml, *values;
+  } range[] = {{"{from: 8, to: 64, mult: 2}", "8 16 32 64"},  {"{from: 8, to: 63, mult: 2}", "8 16 32"},   {"{from: 3, to: 11, step: 4}", "3 7 11"},
+               {"{from: 5, to: 5, step: 1}", "5"},            {"[1, {from: 4, to: 6, step: 1}, 9]", "1 4 5 6 9"},
+               {"[{from: 1, to: 2, step: 1}, {from: 4, to: 8, mult: 2}]", "1 2 4 8"}};
+  config_experiment x;
+  char text[256];
+  for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
+    (void)snprintf(text, sizeof text, MINIMAL "methods: [{topk: {k: %s}}]\n", range[i].yaml);
+    loaded(text, NULL, &x);
+    assert_string_equal(swept(&x, "k"), range[i].values);
+    config_free(&x);
+  }
+  loaded(MINIMAL "methods: [{iceformer: {retrieve: {from: 0.1, to: 0.3, step: 0.1}}}]\n", NULL, &x); /* 0.1 + 2 * 0.1 > 0.3 in binary */
+  assert_int_equal(x.n_cells, 3);
+  config_free(&x);
+  loaded(TENSORS "shape: {n: {from: 64, to: 256, mult: 2}}\nseeds: {from: 1, to: 3, step: 2}\nmethods: [dense]\n", NULL, &x);
+  assert_int_equal(x.n_cells, 6);
+  assert_string_equal(x.cell[5].source, "clustered:h=1,n=256,d=64,causal=0,seed=3");
+  config_free(&x);
+}
+
+static void test_range__faults__named(void **state) {
+  (void)state;
+#define K(range) MINIMAL "methods: [{topk: {k: " range "}}]\n"
+  static const char ways[] = "or a range: {from: 8, to: 64, mult: 2}";
+  refused(K("{from: 8, to: 64}"), ways);
+  refused(K("{from: 8, to: 64, step: 1, mult: 2}"), ways);
+  refused(K("{from: 8, step: 1}"), ways);
+  refused(K("{from: 8, to: 64, mult: 2, by: 1}"), ways);
+  refused(K("[{}]"), ways);
+  refused(K("{from: 8, to: 4, step: 1}"), "goes up");
+  refused(K("{from: 0, to: 4, mult: 2}"), "more than 0");
+  refused(K("{from: 1, to: 4, mult: 1}"), "mult = 1, allowed");
+  refused(K("{from: 1, to: 4, step: 0}"), "step = 0, allowed");
+  refused(K("{from: 1, to: 4, step: -1}"), "step = -1, allowed");
+  refused(K("{from: 1, to: 1e9, step: 1}"), "more than 1000 values");
+  refused(K("{from: a, to: 4, step: 1}"), "from = a");
+  refused(K("{from: 1, to: 2, step: 0.5}"), "k = 1.5, allowed");
+  refused(K("[8, {from: 4, to: 16, mult: 2}]"), "given twice");
+  refused(K("{from: [1], to: 4, step: 1}"), "from = a list");
+#undef K
+}
+
+/* Cells of an entry exist only where its `when` agrees; `exclude` knows shapes too. */
+static void test_when__task_seed_parameters_shape__decide(void **state) {
+  (void)state;
+  config_experiment x;
+  loaded(MINIMAL "seeds: [1, 2]\nmethods:\n  - topk: {k: [8, 16], when: {seed: 2}}\n  - topk: {k: 4}\n", NULL, &x);
+  assert_string_equal(swept(&x, "k"), "4 8 16 4");
+  assert_true(x.cell[0].seed == 1 && x.cell[1].seed == 2);
+  config_free(&x);
+  loaded(MINIMAL "methods:\n  - iceformer: {k: [8, 16], levels: [2, 3], when: {levels: 3, k: {from: 16, to: 64, mult: 2}}}\n", NULL, &x);
+  assert_int_equal(x.n_cells, 1);
+  assert_string_equal(swept(&x, "levels"), "3");
+  config_free(&x);
+  loaded(TENSORS "shape: {n: [64, 128, 256], h: [1, 2]}\nmethods:\n  - vanilla: {when: {n: [64, 128], h: 1}}\n  - dense\n"
+         "exclude:\n  - {n: 256}\n  - {method: dense, h: 2, n: 64}\n", NULL, &x);
+  assert_int_equal(x.n_cells, 2 + 3);
+  for (int i = 0; i < x.n_cells; i++) assert_null(strstr(x.cell[i].source, "n=256"));
+  config_free(&x);
+  refused(MINIMAL "methods: [{topk: {when: {}}}]\n", "when = a mapping, allowed");
+  refused(MINIMAL "methods: [{topk: {when: 3}}]\n", "when = 3, allowed");
+  refused(MINIMAL "methods: [{topk: {when: {n: 3}}}]\n", "topk"); /* shapes are of tensors only */
+  refused(MINIMAL "methods: [{topk: {when: {method: dense}}}]\n", "method");
+  refused(MINIMAL "methods: [{topk: {when: {seed: x}}}]\n", "seed = x");
+  refused(MINIMAL "methods: [{topk: {when: {seed: 7}}}]\n", "leaves no cell");
+}
+
+static void test_preset__overrides_and_name(void **state) {
+  (void)state;
+  config_experiment x;
+  const char *const smoke[] = {"measure.rounds=5", "preset=smoke", NULL}, *const own[] = {"preset=long", NULL}, *const full[] = {"preset=full", NULL},
+                    *const none[] = {"preset=lang", NULL};
+  const char *text = MINIMAL "examples: 99\nmethods: [dense, topk]\npresets:\n  smoke: {examples: 3}\n  long: {measure.rounds: 31, topk.k: [4, 8], name: y}\n";
+  loaded(text, smoke, &x);
+  assert_string_equal(x.name, "x-smoke");
+  assert_true(x.examples == 3 && x.rounds == 5 && x.timed == 2 && x.warmup == 0); /* the file's, the option's, the preset's own */
+  config_free(&x);
+  loaded(text, own, &x);
+  assert_string_equal(x.name, "y");
+  assert_true(x.examples == 99 && x.rounds == 31 && x.n_cells == 3);
+  config_free(&x);
+  loaded(text, full, &x);
+  assert_string_equal(x.name, "x");
+  assert_true(x.examples == 99 && x.rounds == 9);
+  config_free(&x);
+  ice_err e = {0};
+  assert_int_equal(config_load(scratch_write("s.yaml", text, strlen(text)), none, &x, &e), ICE_USAGE);
+  assert_non_null(strstr(e.text, "preset = lang, allowed smoke, full"));
+  refused(MINIMAL "methods: [dense]\npresets: {smoke: 3}\n", "smoke = 3, allowed a mapping");
+  refused(MINIMAL "methods: [dense]\npresets: 3\n", "presets = 3");
+}
+
 static void test_shape__faults__named(void **state) {
   (void)state;
   refused(TENSORS "methods: [dense]\n", "shape");
@@ -464,6 +580,10 @@ int main(void) {
       TEST(test_cell_json__differs__exactly_when_the_cell_does),
       TEST(test_shape__lists__multiply_out_with_n_fastest),
       TEST(test_shape__faults__named),
+      TEST(test_range__steps_and_factors__written_out),
+      TEST(test_range__faults__named),
+      TEST(test_when__task_seed_parameters_shape__decide),
+      TEST(test_preset__overrides_and_name),
       TEST(test_set__overrides__replace_the_file),
       TEST(test_exclude__lists_and_plain_keys__leave_cells_out),
       TEST(test_load__tasks_and_models__pair_by_their_names),
