@@ -48,14 +48,14 @@ static int unknown_option(const char *verb, const char *given, const cli_option 
   return ice_fail(e, ICE_USAGE, "%s: unknown option --%s; known: %s--help", verb, given, all);
 }
 
-static int push(const cli_option *o, const char *value, ice_err *e) {
+static int push(const char ***list, const char *value, ice_err *e) {
   size_t n = 0;
-  while (*o->list && (*o->list)[n]) n++;
-  const char **grown = realloc((void *)*o->list, (n + 2) * sizeof *grown);
+  while (*list && (*list)[n]) n++;
+  const char **grown = realloc((void *)*list, (n + 2) * sizeof *grown);
   if (!grown) return ice_fail(e, ICE_INTERNAL, "out of memory");
   grown[n] = value;
   grown[n + 1] = NULL;
-  *o->list = grown;
+  *list = grown;
   return ICE_OK;
 }
 
@@ -89,7 +89,7 @@ int cli_parse(int argc, char **argv, const cli_option *spec, const char **positi
     } else if (equals)
       return ice_fail(e, ICE_USAGE, "%s: --%s takes no value", argv[0], o->name);
     if (o->value) *o->value = value;
-    if (o->list) ICE_TRY(push(o, value, e));
+    if (o->list) ICE_TRY(push(o->list, value, e));
   }
   *n_positional = n;
   return ICE_OK;
@@ -113,6 +113,16 @@ int cli_format(const char *text, int *json, ice_err *e) {
   *json = strcmp(text, "json") == 0;
   if (!*json && strcmp(text, "text") != 0) return ice_fail(e, ICE_USAGE, "--format = %s, allowed text, json", text);
   return ICE_OK;
+}
+
+int cli_preset(const char *name, const char ***set, char **text, ice_err *e) {
+  *text = NULL;
+  if (!name) return ICE_OK;
+  if (asprintf(text, "preset=%s", name) < 0) {
+    *text = NULL;
+    return ice_fail(e, ICE_INTERNAL, "out of memory");
+  }
+  return push(set, *text, e);
 }
 
 int cli_print_json(struct json_t *value, ice_err *e) {

@@ -45,6 +45,9 @@ int cli_format(const char *text, int *json, ice_err *e);
 struct json_t;
 int cli_print_json(struct json_t *value, ice_err *e);
 
+/** Puts preset=NAME of an option --preset (NULL: not given) into a list of --set; *text holds it until the list is gone. */
+int cli_preset(const char *name, const char ***set, char **text, ice_err *e);
+
 /** A progress line: rewritten in place on a terminal, otherwise a plain line every few seconds; ETA from the pace so far. */
 typedef struct cli_progress {
   const char *what;

@@ -117,13 +117,16 @@ static int check_files(const cli_common *common, const char **file, int n, const
 }
 
 static int check_main(const cli_common *common, int argc, char **argv, ice_err *e) {
-  const char **file = calloc((size_t)argc, sizeof *file), *format = "text", **set = NULL;
+  const char **file = calloc((size_t)argc, sizeof *file), *format = "text", *preset = NULL, **set = NULL;
+  char *named = NULL;
   int files = 0, json = 0;
   const cli_option spec[] = {{.name = "format", .has_value = 1, .value = &format},
                              {.name = "set", .has_value = 1, .list = &set},
+                             {.name = "preset", .has_value = 1, .value = &preset},
                              {.name = NULL}};
   int rc = file ? cli_parse(argc, argv, spec, file, argc, &files, e) : ice_fail(e, ICE_INTERNAL, "out of memory");
   if (rc == ICE_OK) rc = cli_format(format, &json, e);
+  if (rc == ICE_OK) rc = cli_preset(preset, &set, &named, e);
   if (rc == ICE_OK && files == 0)
     rc = ice_fail(e, ICE_USAGE, "check: needs a file, e.g. icebench check configs/quickstart.yaml");
   if (rc == ICE_OK && json && files > 1)
@@ -131,6 +134,7 @@ static int check_main(const cli_common *common, int argc, char **argv, ice_err *
   if (rc == ICE_OK) rc = check_files(common, file, files, set, json, e);
   free((void *)file);
   free((void *)set);
+  free(named);
   return rc;
 }
 
@@ -138,7 +142,7 @@ const cli_verb cli_verb_check = {
     .name = "check",
     .summary = "validate experiments and trainings",
     .help =
-        "usage: icebench check FILE.yaml... [--set KEY=VALUE] [--format text|json]\n"
+        "usage: icebench check FILE.yaml... [--set KEY=VALUE] [--preset NAME] [--format text|json]\n"
         "\n"
         "Reads each file, names its first fault with file, line, column, key, value and what is allowed (exit code "
         "2),\n"
@@ -173,12 +177,23 @@ const cli_verb cli_verb_check = {
         "                       PyTorch baselines do; baselines of the speed-ups do the same, and rows say so\n"
         "  exclude              a list of mappings such as {method: iceformer, k: [16, 32], levels: 2}: cells that "
         "agree\n"
-        "                       with all of it are left out; keys method, its parameters, task, model, seed, padding\n"
+        "                       with all of it are left out; keys method, its parameters, task, model, seed, padding; of tensors\n"
+        "                       h, n, nk, d, causal too\n"
+        "  when                 among the parameters of a method: - vanilla: {when: {n: [1024, 4096]}} has cells only "
+        "where\n"
+        "                       all of it agrees; keys as for exclude\n"
+        "  shuffle              a seed: cells run in a random order\n"
+        "  presets              {NAME: {examples: 50, measure.rounds: 3}}: overrides that --preset NAME chooses; rows are\n"
+        "                       stored under the experiment name-NAME. smoke (16 examples, 2 rounds) and full (the file as "
+        "it\n"
+        "                       is) are always there; a file may add to them\n"
         "  pairs (all)          or trained: methods that need training run in the model named after them only (lra/listops/\n"
         "                       reformer), all others in models of exact attention only (.../softmax, .../softmax-sharedqk)\n"
         "  missing (fail)       or skip: cells without data or checkpoint become rows that say what to fetch or train\n"
         "  no_retraining (false)  true: methods that need training run in models trained with another; rows say so\n"
         "\n"
+        "A list may hold ranges, or be one: {from: 8, to: 64, mult: 2} is [8, 16, 32, 64], {from: 1, to: 7, step: 3} is "
+        "[1, 4, 7].\n"
         "--set overrides the file: top-level values, measure.KEY, limits.KEY, shape.KEY, METHOD.PARAMETER; a|b|c is a list.\n"
         "Limits: files of 1 MiB, lists of 1,000 values, 100,000 cells. No anchors, aliases, tags.\n"
         "\n"

@@ -10,17 +10,6 @@
 #include "harness/measure_store.h"
 #include "harness/run.h"
 
-typedef struct estimate {
-  double seconds, bytes; /* of time, of memory */
-  int known;             /* 1: from earlier rows of the database */
-} estimate;
-
-static estimate estimate_of(const run_plan *p, const run_cell *c, store *s) {
-  const config_cell *x = c->cell;
-  const double ms = s ? store_expected_ms(s, x->task->name, x->model, x->method->name) : NAN;
-  return (estimate){isfinite(ms) ? ms * 1e-3 : run_guess_seconds(p, c), run_guess_bytes(p, c), isfinite(ms)};
-}
-
 /* Bytes a row takes in the database: samples of three methods, predictions, text. */
 static double row_bytes(const run_plan *p, const run_cell *c) {
   const int64_t asked = p->x.examples && p->x.examples < c->data->count ? p->x.examples : c->data->count;
@@ -36,23 +25,24 @@ static void print_time(double seconds, char *out, size_t size) {
     (void)snprintf(out, size, "%.1f h", seconds / 3600.0);
 }
 
-static void print_text(const cli_common *common, const run_plan *p, store *s) {
+static void print_text(const cli_common *common, const run_plan *p) {
   double seconds = 0.0, memory = 0.0, disk = 0.0;
-  int guessed = 0, shown = 0;
+  int guessed = 0, scaled = 0, shown = 0;
   char text[32], brief[256];
   for (int i = 0; i < p->n; i++) {
     const run_cell *c = p->cell + i;
-    const estimate est = estimate_of(p, c, s);
-    if (est.bytes > memory) memory = est.bytes;
+    const double bytes = run_guess_bytes(p, c);
+    if (bytes > memory) memory = bytes;
     if (!c->done) {
-      seconds += est.seconds;
+      seconds += c->seconds;
       disk += row_bytes(p, c);
-      guessed += !est.known;
+      guessed += !c->known && !c->scaled;
+      scaled += c->scaled;
     }
     if (common->quiet || (!common->verbose && shown == 40 && p->n > 50)) continue;
     shown++;
     measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
-    print_time(est.seconds, text, sizeof text);
+    print_time(c->seconds, text, sizeof text);
     (void)printf("  %-5s %s %s seed %llu  %s %s  %s%s%s%s%s%s\n", c->done ? "there" : "todo", c->cell->task->name,
                  c->cell->source ? c->cell->source : c->cell->model, (unsigned long long)c->cell->seed, c->cell->method->name, brief, c->done ? "" : "~",
                  c->done ? "" : text, *c->label ? "  " : "", c->label,
@@ -63,21 +53,20 @@ static void print_text(const cli_common *common, const run_plan *p, store *s) {
   (void)printf(
       "%s: %d cells, %d there, %d to run; about %s (%s), %.0f MiB of memory per cell (limit %g GiB), %.1f MiB of "
       "disk; %s\n",
-      p->x.name, p->n, p->n_done, p->n - p->n_done, text, guessed ? "some of it a guess" : "from earlier rows",
+      p->x.name, p->n, p->n_done, p->n - p->n_done, text, guessed ? "some of it a guess" : scaled ? "by the pace of earlier rows" : "from earlier rows",
       memory / 0x1p20, p->x.limit_gib, disk / 0x1p20, common->db);
 }
 
-static int print_json(const cli_common *common, const run_plan *p, store *s, ice_err *e) {
+static int print_json(const cli_common *common, const run_plan *p, ice_err *e) {
   json_t *cells = json_array();
   double seconds = 0.0;
   for (int i = 0; i < p->n; i++) {
     const run_cell *c = p->cell + i;
-    const estimate est = estimate_of(p, c, s);
-    if (!c->done) seconds += est.seconds;
+    if (!c->done) seconds += c->seconds;
     (void)json_array_append_new(cells,
                                 json_pack("{s:o, s:b, s:f, s:b, s:f, s:s, s:b}", "cell", json_loads(c->json, 0, NULL),
-                                          "done", c->done, "seconds", est.seconds, "known", est.known, "bytes",
-                                          est.bytes, "label", c->label, "partial", c->partial));
+                                          "done", c->done, "seconds", c->seconds, "known", c->known || c->scaled, "bytes",
+                                          run_guess_bytes(p, c), "label", c->label, "partial", c->partial));
   }
   const int whole = json_array_size(cells) == (size_t)p->n;
   json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "experiment", p->x.name, "db", common->db, "cells_total",
@@ -99,10 +88,11 @@ static int plan_file(const cli_common *common, const char *file, const run_optio
     rc = store_open(common->db, STORE_READ, &s, e);
     if (rc == ICE_OK) rc = run_plan_look_up(&p, s, o, e);
   }
+  if (rc == ICE_OK) run_plan_estimate(&p, s);
   if (rc == ICE_OK && json)
-    rc = print_json(common, &p, s, e);
+    rc = print_json(common, &p, e);
   else if (rc == ICE_OK)
-    print_text(common, &p, s);
+    print_text(common, &p);
   if (s) store_close(s);
   run_plan_destroy(&p);
   return rc;
@@ -110,10 +100,12 @@ static int plan_file(const cli_common *common, const char *file, const run_optio
 
 static int plan_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   run_options o = {0};
-  const char *file = NULL, *limit = NULL, *threads = NULL, *retry = NULL, *format = "text", **set = NULL;
+  const char *file = NULL, *limit = NULL, *threads = NULL, *retry = NULL, *preset = NULL, *format = "text", **set = NULL;
   int files = 0;
   const cli_option spec[] = {{.name = "limit", .has_value = 1, .value = &limit},
                              {.name = "filter", .has_value = 1, .value = &o.filter},
+                             {.name = "cells", .has_value = 1, .value = &o.cells},
+                             {.name = "preset", .has_value = 1, .value = &preset},
                              {.name = "set", .has_value = 1, .list = &set},
                              {.name = "threads", .has_value = 1, .value = &threads},
                              {.name = "retry-failed", .value = &retry},
@@ -125,10 +117,13 @@ static int plan_main(const cli_common *common, int argc, char **argv, ice_err *e
   if (rc == ICE_OK) rc = run_read_numbers(limit, threads, &o, e);
   if (rc == ICE_OK && strcmp(format, "text") && strcmp(format, "json"))
     rc = ice_fail(e, ICE_USAGE, "--format = %s, allowed text, json", format);
+  char *named = NULL;
+  if (rc == ICE_OK) rc = cli_preset(preset, &set, &named, e);
   o.set = set;
   o.retry_failed = retry != NULL;
   if (rc == ICE_OK) rc = plan_file(common, file, &o, !strcmp(format, "json"), e);
   free((void *)set);
+  free(named);
   return rc;
 }
 
@@ -138,8 +133,10 @@ const cli_verb cli_verb_plan = {
     .help =
         "usage: icebench plan FILE.yaml [options]\n\n"
         "Lists the cells of the experiment, which of them the database has, and what the rest will take. Times come\n"
-        "from earlier rows of the same task, model and method; without them they are rough guesses. Runs nothing.\n\n"
-        "  --limit N, --filter KEY=VALUE,..., --set KEY=VALUE, --threads T, --retry-failed   as for `icebench run`\n"
+        "from earlier rows like it, first of this machine; a cell without such rows is guessed and scaled by how long other\n"
+        "cells took; without any rows they are rough guesses. Runs nothing.\n\n"
+        "  --limit N, --filter KEY=VALUE,..., --set KEY=VALUE, --preset NAME, --cells FILE, --threads T,\n"
+        "  --retry-failed       as for `icebench run`\n"
         "  --format text|json   (text)\n\n"
         "examples:\n"
         "  icebench plan configs/quickstart.yaml\n"

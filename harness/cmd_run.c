@@ -1,20 +1,31 @@
 /* cmd_run.c - verb `run`: the missing cells of an experiment. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/cli.h"
 #include "harness/run.h"
 
-static volatile sig_atomic_t stop_requested, stop_signal;
+static run_stop stop;
+static volatile sig_atomic_t stop_signal;
 
+/* SIGINT lets the cell at work finish, the next one gives it up, one more kills. SIGTERM, sent by schedulers that do not
+ * wait for long, gives it up at once. */
 static void on_signal(int number) {
-  stop_requested = 1;
+  static const char wait[] = "icebench: interrupted: finishing the cell at work; once more gives it up\n";
+  const int errno_kept = errno;
+  if (stop.now) (void)signal(number, SIG_DFL);
+  if (number == SIGTERM || stop.after_cell) stop.now = 1;
+  else (void)!write(STDERR_FILENO, wait, sizeof wait - 1);
+  stop.after_cell = 1;
   stop_signal = number;
+  errno = errno_kept;
 }
 
 static void catch_signals(void) {
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
+  struct sigaction action = {.sa_handler = on_signal};
   (void)sigaction(SIGINT, &action, NULL);
   (void)sigaction(SIGTERM, &action, NULL);
 }
@@ -44,7 +55,7 @@ static int run_file(const cli_common *common, const char *file, const run_option
   int rc = store_open(common->db, STORE_WRITE, &s, e);
   if (rc == ICE_OK) {
     catch_signals();
-    rc = run_cells(&p, s, o, &stop_requested, common->quiet ? 0 : 1 + common->verbose, &sum, e);
+    rc = run_cells(&p, s, o, &stop, common->quiet ? 0 : 1 + common->verbose, &sum, e);
     store_close(s);
     if (rc == ICE_OK) rc = finish(common, &p, &sum, e);
   }
@@ -54,11 +65,13 @@ static int run_file(const cli_common *common, const char *file, const run_option
 
 static int run_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   run_options o = {0};
-  const char *file = NULL, *limit = NULL, *threads = NULL, *force = NULL, *retry = NULL, *hours = NULL,
+  const char *file = NULL, *limit = NULL, *threads = NULL, *force = NULL, *retry = NULL, *hours = NULL, *preset = NULL,
              *on_error = "continue", **set = NULL;
   int files = 0;
   const cli_option spec[] = {{.name = "limit", .has_value = 1, .value = &limit},
                              {.name = "filter", .has_value = 1, .value = &o.filter},
+                             {.name = "cells", .has_value = 1, .value = &o.cells},
+                             {.name = "preset", .has_value = 1, .value = &preset},
                              {.name = "set", .has_value = 1, .list = &set},
                              {.name = "threads", .has_value = 1, .value = &threads},
                              {.name = "force", .value = &force},
@@ -73,12 +86,15 @@ static int run_main(const cli_common *common, int argc, char **argv, ice_err *e)
   if (rc == ICE_OK && hours) rc = cli_real("max-hours", hours, 1e-6, 1e5, &o.max_hours, e);
   if (rc == ICE_OK && strcmp(on_error, "continue") && strcmp(on_error, "stop"))
     rc = ice_fail(e, ICE_USAGE, "--on-error = %s, allowed continue, stop", on_error);
+  char *named = NULL;
+  if (rc == ICE_OK) rc = cli_preset(preset, &set, &named, e);
   o.set = set;
   o.force = force != NULL;
   o.retry_failed = retry != NULL;
   o.stop_on_error = !strcmp(on_error, "stop");
   if (rc == ICE_OK) rc = run_file(common, file, &o, e);
   free((void *)set);
+  free(named);
   return rc;
 }
 
@@ -96,6 +112,8 @@ const cli_verb cli_verb_run = {
         "call with exact attention (L2, mass, recall). Keys of FILE: see `icebench check --help`.\n\n"
         "  --limit N            at most N examples; such rows are marked partial\n"
         "  --filter 'KEY=V|W,..' only cells that match every pair: task, model, method, seed, padding, or a parameter\n"
+        "  --cells FILE         only the cells listed in FILE, as `icebench shard` writes it\n"
+        "  --preset NAME        smoke (seconds, to see that it runs), full (the file as it is), or one of the file\n"
         "  --set KEY=VALUE      overrides a key of FILE: examples=100, measure.rounds=3, 'topk.k=8|16'; repeatable\n"
         "  --threads T          1..256, instead of the file's\n"
         "  --force              run finished cells again\n"
@@ -105,6 +123,8 @@ const cli_verb cli_verb_run = {
         "examples:\n"
         "  icebench run configs/quickstart.yaml --db results/quickstart.db\n"
         "  icebench run configs/quickstart.yaml --limit 100 --filter 'method=topk|iceformer,k=20'\n\n"
+        "Ctrl-C (SIGINT) lets the cell at work finish; once more, or SIGTERM, gives it up. Either way what was finished is\n"
+        "stored. Cells run in the order of the file; `shuffle: SEED` in it, or --set shuffle=SEED, makes that random.\n\n"
         "exit codes: 0 done, 2 usage, 3 some cells failed, 7 data or model missing, 8 database, 130/143 interrupted\n",
     .main = run_main,
 };

@@ -23,7 +23,7 @@ typedef struct run_state {
   run_plan *p;
   store *s;
   const run_options *o;
-  const volatile sig_atomic_t *stop;
+  const run_stop *stop;
   int verbose;
   char self[4096]; /* this program */
   cli_progress progress;
@@ -56,7 +56,7 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
   char *text = cell_job_print(&job);
   int rc = !text                         ? ice_fail(e, ICE_INTERNAL, "out of memory for a job")
            : strlen(text) > CELL_MAX_JOB ? ice_fail(e, ICE_INTERNAL, "a job of more than %d bytes", CELL_MAX_JOB)
-                                         : run_child(argv, text, &limits, r->stop, r->verbose > 1, out, e);
+                                         : run_child(argv, text, &limits, &r->stop->now, r->verbose > 1, out, e);
   free(text);
   return rc;
 }
@@ -241,11 +241,11 @@ static int run_one(run_state *r, const run_cell *c, ice_err *e) {
 }
 
 static int should_stop(const run_state *r, int64_t started) {
-  return (r->stop && *r->stop) || (r->o->stop_on_error && r->sum->failed) ||
+  return r->stop->after_cell || r->stop->now || (r->o->stop_on_error && r->sum->failed) ||
          (r->o->max_hours > 0.0 && (double)(attn_now_ns() - started) > r->o->max_hours * 3600e9);
 }
 
-int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_atomic_t *stop, int verbose,
+int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop, int verbose,
               run_summary *out, ice_err *e) {
   run_state r = {.p = p, .s = s, .o = o, .stop = stop, .verbose = verbose, .sum = out};
   const int64_t started = attn_now_ns();
@@ -265,7 +265,7 @@ int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_at
     if (rc == ICE_OK && !done) rc = run_one(&r, p->cell + i, e);
   }
   cli_progress_end(&r.progress);
-  out->interrupted = stop && *stop;
+  out->interrupted = stop->after_cell || stop->now;
   out->left = p->n - out->there - out->ran;
   return rc;
 }

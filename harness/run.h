@@ -57,6 +57,9 @@ typedef struct run_cell {
   int needs_training; /* 1: the method has to be trained, and this model was trained with another */
   const char *missing; /* why there is nothing to run, or NULL */
   int partial, done;  /* done: the database has it */
+  int64_t limit;      /* examples of a partial cell, else 0 */
+  double seconds;     /* expected wall time, by run_plan_estimate */
+  int known, scaled;  /* from rows like it; from rows of its like, by a guess of the proportion */
 } run_cell;
 
 typedef struct run_plan {
@@ -79,8 +82,10 @@ int run_plan_look_up(run_plan *p, store *s, const run_options *o, ice_err *e);
 /** Is this cell in the database, as far as the options care? */
 int run_is_done(store *s, const run_cell *c, const run_options *o, int *done, ice_err *e);
 
-/** A rough guess of a cell's wall time, for when the database knows none like it. */
-double run_guess_seconds(const run_plan *p, const run_cell *c);
+/** Fills seconds, known and scaled of every cell. Rows of the same task, model, method, parameters, size and threads, of
+ *  this machine if there are any, tell the time; for the rest of the cells a guess is scaled by how far the guesses for known
+ *  cells were off. s may be NULL: guesses alone. */
+void run_plan_estimate(run_plan *p, store *s);
 /** Plan and scratch of the cell's method and its baselines on the longest sequence, and the data: bytes. */
 double run_guess_bytes(const run_plan *p, const run_cell *c);
 
@@ -93,10 +98,14 @@ typedef struct run_summary {
   char first_failure[1200];
 } run_summary;
 
-/** Runs every cell that is not done, each in a child, and stores it. *stop set to 1 ends it cleanly: the cell at work is
- *  given up, everything before is stored. Failures of cells are in the summary; ICE_DB or ICE_INTERNAL when the loop
+typedef struct run_stop { /* set by signal handlers */
+  volatile sig_atomic_t after_cell; /* finish the cell at work, start no other */
+  volatile sig_atomic_t now;        /* give the cell at work up */
+} run_stop;
+
+/** Runs every cell that is not done, each in a child, and stores it. *stop ends it cleanly: everything before is stored. Failures of cells are in the summary; ICE_DB or ICE_INTERNAL when the loop
  *  itself cannot go on. verbose: 0 silent, 1 a line per cell and progress, 2 also what children say. */
-int run_cells(run_plan *p, store *s, const run_options *o, const volatile sig_atomic_t *stop, int verbose,
+int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop, int verbose,
               run_summary *out, ice_err *e);
 
 #endif

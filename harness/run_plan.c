@@ -1,7 +1,6 @@
 /* run_plan.c - the cells of an experiment with data, model, key and label. See run.h */
 #define XXH_INLINE_ALL
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -272,6 +271,7 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   }
   const int64_t all = asked && asked < c->data->count ? asked : c->data->count;
   c->partial = o->limit > 0 && o->limit < all;
+  c->limit = c->partial ? o->limit : 0;
   judge_training(c);
   if (!c->data->official) add_label(c->label, sizeof c->label, c->data->note ? c->data->note : "generated data");
   if (cell->padded) add_label(c->label, sizeof c->label, RUN_LABEL_PADDED);
@@ -305,12 +305,13 @@ static int apply_list(const config_experiment *x, const char *file, char *keep, 
   int rc = text && json && listed ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory"), left = 0;
   for (int i = 0; rc == ICE_OK && i < x->n_cells; i++)
     if (!(json[i] = config_cell_json(x, x->cell + i))) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
-  int line = 0;
+  int line = 0, next = 0; /* lists follow the order of the file, mostly */
   for (char *one; rc == ICE_OK && (one = strsep(&at, "\n")) != NULL;) {
     int found = -1;
     line++;
     for (int i = 0; *one && found < 0 && i < x->n_cells; i++)
-      if (!strcmp(one, json[i])) found = i;
+      if (!strcmp(one, json[(next + i) % x->n_cells])) found = (next + i) % x->n_cells;
+    next = found + 1;
     if (found >= 0) listed[found] = 1;
     else if (*one) rc = ice_fail(e, ICE_USAGE, "%s:%d: no cell of %s, which has changed since (or --set, --preset have); icebench shard makes the list anew", file, line, x->file);
   }
@@ -381,51 +382,4 @@ int run_plan_look_up(run_plan *p, store *s, const run_options *o, ice_err *e) {
     p->n_done += p->cell[i].done;
   }
   return ICE_OK;
-}
-
-/* ---- Guesses. The rates are those of one core of a server of 2023; a plan says that they are guesses. */
-
-static const double DENSE_RATE = 2e10, VANILLA_RATE = 5e9,
-                    OTHER_RATE = 1e10; /* of the 4 n^2 d flops of exact attention */
-
-double run_guess_seconds(const run_plan *p, const run_cell *c) {
-  if (c->missing) return 0.0;
-  const encoder_config *m = &c->model->shape;
-  const double flops = (double)(m->inputs * m->layers * m->width) * 4.0 * c->data->mean_square;
-  const char *name = c->cell->method->name;
-  const double own = flops / (!strcmp(name, "dense")     ? DENSE_RATE
-                              : !strcmp(name, "vanilla") ? VANILLA_RATE
-                                                         : OTHER_RATE);
-  const double dense = flops / DENSE_RATE, vanilla = flops / VANILLA_RATE, threads = p->x.threads;
-  const int64_t asked = p->x.examples && p->x.examples < c->data->count ? p->x.examples : c->data->count;
-  double rounds = (double)(p->x.rounds + p->x.warmup) * (double)p->x.timed * (own + dense + vanilla) / threads;
-  if (rounds > p->x.max_seconds) rounds = p->x.max_seconds;
-  const double judged = p->x.quality ? (double)p->x.timed * (2.0 * own + 4.0 * dense) / threads : 0.0;
-  const double all = 0.5 + (double)asked * own / threads + rounds + judged;
-  return all < p->x.limit_seconds ? all : p->x.limit_seconds;
-}
-
-double run_guess_bytes(const run_plan *p, const run_cell *c) {
-  const attn_method *method[] = {c->cell->method, registry_find("vanilla", NULL), registry_find("dense", NULL)};
-  const encoder_config *m = &c->model->shape;
-  double most = 0.0;
-  for (int i = 0; i < 3; i++) {
-    if (!method[i]) continue;
-    void *plain = registry_defaults(method[i]);
-    const void *params = i == 0 ? c->cell->params : plain;
-    const attn_problem pb = {.b = 1,
-                             .h = m->heads,
-                             .hkv = m->heads,
-                             .nq = c->data->queries,
-                             .nk = c->data->longest,
-                             .d = m->width / m->heads,
-                             .dv = m->width / m->heads,
-                             .scale = 1.0f,
-                             .threads = p->x.threads};
-    attn_mem need = {0};
-    if (plain && attn_check(method[i], &pb, params) == ATTN_OK && method[i]->sizes(&pb, params, &need) == ATTN_OK)
-      most += (double)need.plan + (double)need.scratch;
-    attn_free(plain);
-  }
-  return most + (double)c->data->count * c->data->mean * (double)c->data->task->inputs * sizeof(int32_t) + 0x1p26;
 }

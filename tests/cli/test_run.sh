@@ -22,6 +22,12 @@ child() {
   echo "$pid"
 }
 
+# kill_again PID: a second SIGINT, once the first has been heard
+kill_again() {
+  while ! grep -q 'finishing the cell' "$work/err" && [ -e "/proc/$1/exe" ]; do sleep 0.02; done
+  kill -INT "$1"
+}
+
 # --- a whole experiment
 
 experiment "$work/x.yaml" 'methods:
@@ -149,15 +155,86 @@ for signal in INT TERM; do
   parent=$!
   cell=$(child $parent)
   kill -$signal $parent
+  [ $signal = TERM ] || kill_again $parent # the first one would let the cell finish
   wait $parent
   code=$?
   why=""
   [ $code -eq $([ $signal = INT ] && echo 130 || echo 143) ] || why="exit code $code"
+  [ $signal = TERM ] || grep -q 'finishing the cell at work' "$work/err" || why="$why no word of finishing"
   grep -q 'icebench: interrupted; 0 cells are stored, run the same command to go on' "$work/err" || why="$why $(cat "$work/err")"
   [ "$(rows 'count(*)')" = 0 ] || why="$why $(rows 'status, reason')"
   [ ! -e "/proc/$cell" ] || why="$why the child $cell lives on"
   verdict "run__signal_${signal}__ends_cleanly" "$why"
 done
+
+# One SIGINT: the cell at work is finished and stored, no other is begun.
+db="$work/once.db"
+sed 's/rounds: 1000/rounds: 3/' "$work/k.yaml" >"$work/once.yaml"
+env --default-signal=INT "$ICEBENCH_BIN" run "$work/once.yaml" --db "$db" >"$work/out" 2>"$work/err" &
+parent=$!
+cell=$(child $parent)
+kill -INT $parent
+wait $parent
+code=$?
+why=""
+[ $code -eq 130 ] || why="exit code $code"
+[ "$(rows 'method, status')" = "dense|ok" ] || why="$why rows: $(rows 'method, status, reason')"
+grep -q 'icebench: interrupted; 1 cells are stored' "$work/err" && grep -q ' 1 left' "$work/out" || why="$why $(cat "$work/out" "$work/err")"
+verdict run__one_sigint__finishes_the_cell "$why"
+
+# --- presets, order, shards
+
+db="$work/p.db"
+experiment "$work/p.yaml" 'methods:
+  - topk: {k: {from: 2, to: 16, mult: 2}}
+shuffle: 5'
+ice run "$work/p.yaml" --preset smoke
+why=""
+[ "$code" -eq 0 ] && [ "$(rows 'DISTINCT experiment')" = tiny-smoke ] || why="$code $(cat "$work/err") $(rows experiment)"
+order=$(sql "$db" "SELECT group_concat(json_extract(params, '$.k')) FROM (SELECT params FROM cell ORDER BY id)")
+case $order in 2,4,8,16) why="$why in the order of the file" ;; *8*) ;; *) why="$why rows of k $order" ;; esac
+run "$ICEBENCH_BIN" run "$work/p.yaml" --preset smoke --db "$work/p2.db"
+[ "$(sql "$work/p2.db" "SELECT group_concat(json_extract(params, '$.k')) FROM (SELECT params FROM cell ORDER BY id)")" = "$order" ] || why="$why not the same order again"
+try=$(complains 2 "preset = smoek, allowed smoke, full" run "$work/p.yaml" --preset smoek --db "$db")
+verdict run__preset_and_shuffle__rows_of_their_own_in_a_seeded_order "$why$try"
+
+db="$work/one.db"
+ice run "$work/p.yaml"
+why=""
+run "$ICEBENCH_BIN" shard "$work/p.yaml" -n 3 --out "$work/shards" --db "$work/all.db"
+[ "$code" -eq 0 ] || why="shard: $code $(cat "$work/err")"
+[ "$(cat "$work"/shards/*.cells | wc -l)" = 4 ] && [ "$(cat "$work"/shards/*.cells | sort -u | wc -l)" = 4 ] && [ "$(ls "$work"/shards/*.cells | wc -l)" = 3 ] || why="$why $(cat "$work"/shards/*.cells)"
+for i in 1 2 3; do
+  run "$ICEBENCH_BIN" run "$work/p.yaml" --cells "$work/shards/$i.cells" --db "$work/shards/$i.db" -q
+  [ "$code" -eq 0 ] || why="$why run $i: $code $(cat "$work/err")"
+done
+run "$ICEBENCH_BIN" merge "$work/all.db" "$work"/shards/*.db
+[ "$code" -eq 0 ] || why="$why merge: $code $(cat "$work/err")"
+facts="SELECT experiment, task, model, method, params, seed, n, examples, accuracy, retention, l2_error, mass, recall, pairs, status, data_hash, model_hash FROM results ORDER BY params"
+[ "$(sql "$work/all.db" "$facts")" = "$(sql "$db" "$facts")" ] || why="$why $(sql "$work/all.db" "$facts")"
+run "$ICEBENCH_BIN" plan "$work/p.yaml" --db "$work/all.db"
+grep -q '4 there, 0 to run' "$work/out" || why="$why $(cat "$work/out")"
+verdict shard__run_apart_and_merged__equals_one_run "$why"
+
+why="$(complains 2 'no cell of' run "$work/x.yaml" --cells "$work/shards/1.cells" --db "$work/none.db")"
+why="$why$(complains 2 'allowed 1..4' shard "$work/p.yaml" -n 5 --out "$work/shards5" --db "$work/none.db")"
+why="$why$(complains 2 'holds shards already' shard "$work/p.yaml" -n 2 --out "$work/shards" --db "$work/none.db")"
+why="$why$(complains 2 'nothing is left to run' shard "$work/p.yaml" -n 1 --out "$work/shards6" --db "$work/all.db")"
+why="$why$(complains 2 'needs' shard "$work/p.yaml" --out "$work/shards7")"
+verdict shard__bad_input__refused "$why"
+
+# The script that sbatch would start, task by task, in a folder that a shell has to quote.
+mkdir "$work/it's here"
+cp "$work/p.yaml" "$work/it's here/p.yaml"
+why="$(complains 2 'sbatch' shard "$work/it's here/p.yaml" -n 2 --slurm --out "$work/it's here/s" --db "$work/slurm.db")"
+run "$ICEBENCH_BIN" shard "$work/it's here/p.yaml" -n 2 --slurm --out "$work/slurm" --db "$work/slurm.db" --set 'topk.k=2|4' --preset smoke
+[ "$code" -eq 0 ] || why="$why shard: $code $(cat "$work/err")"
+sh -n "$work/slurm/job.sh" && sh -n "$work/slurm/merge.sh" && sh -n "$work/slurm/submit.sh" || why="$why not shell"
+grep -q '^#SBATCH --array=1-2$' "$work/slurm/job.sh" || why="$why $(cat "$work/slurm/job.sh")"
+for i in 1 2; do SLURM_ARRAY_TASK_ID=$i sh "$work/slurm/job.sh" >"$work/out" 2>"$work/err" || why="$why job $i: $(cat "$work/err")"; done
+sh "$work/slurm/merge.sh" >"$work/out" 2>"$work/err" || why="$why merge: $(cat "$work/err")"
+[ "$(sql "$work/slurm.db" "SELECT experiment, count(*) FROM cell WHERE status = 'ok' GROUP BY 1")" = "tiny-smoke|2" ] || why="$why $(sql "$work/slurm.db" "SELECT experiment, params, status, reason FROM cell")"
+verdict shard__slurm_scripts__work_as_they_stand "$why"
 
 # --- refusals
 
