@@ -368,7 +368,7 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
     return override_param(l, section, dot + 1, n, e);
   char known[600];
-  (void)snprintf(known, sizeof known, "preset, name, task, %s, seeds, padding", l->tensors ? "shape.KEY" : "model");
+  (void)snprintf(known, sizeof known, "name, task, %s, seeds, padding, preset", l->tensors ? "shape.KEY" : "model");
   for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
     size_t used = strlen(known);
     (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
