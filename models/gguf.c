@@ -124,13 +124,13 @@ static int read_tensor(cursor *c, gguf_tensor *t, uint64_t *offset) {
   }
   ICE_TRY(take_int(c, 4, &type));
   ICE_TRY(take_int(c, 8, offset));
-  const char *known = type <= INT32_MAX ? matrix_type_name((int)type) : NULL;
+  const char *known = matrix_type_name((unsigned)type);
   if (!known)
     return ice_fail(c->e, ICE_DATA, "%s: tensor %s: type %llu is not supported; allowed 0 (F32), 1 (F16), 8 (Q8_0), 30 (BF16)",
                     c->file, t->name, (unsigned long long)type);
   t->type = (matrix_type)type;
   size_t row = 0;
-  if (!matrix_row_bytes((int)type, t->shape[t->rank - 1], &row))
+  if (!matrix_row_bytes((unsigned)type, t->shape[t->rank - 1], &row))
     return ice_fail(c->e, ICE_DATA, "%s: tensor %s: rows of %lld numbers in %s; a multiple of %d is needed", c->file, t->name,
                     (long long)t->shape[t->rank - 1], known, Q8_BLOCK);
   if (__builtin_mul_overflow((size_t)rows, row, &t->bytes))

@@ -17,7 +17,7 @@ enum {
   FEW = 4          /* up to so many rows of x a product reads memory, not cache: row by row */
 };
 
-int matrix_row_bytes(int type, int64_t cols, size_t *bytes) {
+int matrix_row_bytes(unsigned type, int64_t cols, size_t *bytes) {
   if (cols < 0 || cols > INT64_MAX / 8) return 0;
   switch (type) {
   case MATRIX_F32: *bytes = (size_t)cols * 4; return 1;
@@ -28,7 +28,7 @@ int matrix_row_bytes(int type, int64_t cols, size_t *bytes) {
   }
 }
 
-const char *matrix_type_name(int type) {
+const char *matrix_type_name(unsigned type) {
   return type == MATRIX_F32    ? "F32"
          : type == MATRIX_F16  ? "F16"
          : type == MATRIX_BF16 ? "BF16"

@@ -20,9 +20,9 @@ typedef struct matrix { /* [rows, cols], row after row; a vector has one row */
 } matrix;
 
 /** 1 and the bytes of a row of `cols` numbers; 0 when the type is unknown or cannot hold such a row. */
-int matrix_row_bytes(int type, int64_t cols, size_t *bytes);
+int matrix_row_bytes(unsigned type, int64_t cols, size_t *bytes);
 /** "F32", "F16", "BF16", "Q8_0"; NULL for others. */
-const char *matrix_type_name(int type);
+const char *matrix_type_name(unsigned type);
 /** Rows [r0, r0 + n) as f32 into out [n, cols]. */
 void matrix_expand(const matrix *w, int64_t r0, int64_t n, float *out);
 /** n numbers to a storage type, to nearest, ties to even (Q8_0: as the reference quantiser, n a multiple of 32). out holds
