@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/cell_judge.h"
 #include "harness/config_shape.h"
 #include "harness/measure_store.h"
 #include "harness/number.h"
@@ -327,54 +328,12 @@ static int time_rounds(cell *c, measure_result *result, measure_columns *columns
 
 /* ---- Errors. */
 
-typedef struct judge {
-  const cell *c;
-  quality_sums sums;
-  int rc;
-  ice_err err;
-} judge;
-
-/* The same call once more, listening to the keys. */
-static int watch_keys(const judge *j, const measure_inputs *in, quality_keys *keys, ice_err *e) {
-  const attn_problem *pb = &in->pb;
-  const void *params = j->c->params;
-  attn_stats st = {.on_keys = quality_on_keys, .ctx = keys, .missing = keys->missing};
-  measure_method mm;
-  float *o = attn_alloc((size_t)(pb->b * pb->h * pb->nq * pb->dv) * sizeof *o);
-  if (!o) return ice_fail(e, ICE_INTERNAL, "out of memory for outputs");
-  attn_status status = measure_method_open(&mm, j->c->method, &params, 1, in);
-  if (status == ATTN_OK) {
-    status = measure_method_pass(&mm, in, 0, measure_dense_view(o, pb->h, pb->nq, pb->dv), &st, NULL);
-    measure_method_close(&mm);
-  }
-  attn_free(o);
-  if (status == ATTN_OK) return ICE_OK;
-  return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", j->c->method->name, attn_last_error(), attn_status_text(status));
-}
-
-static void judge_call(void *ctx, const encoder_call *call) {
-  judge *j = ctx;
-  const measure_inputs in = {.pb = call->problem, .q = call->q, .k = call->k, .v = call->v, .kmask = call->kmask};
-  const int set = (j->c->method->caps & ATTN_CAP_KEYSET) != 0;
-  quality_ref ref;
-  quality_keys keys = {0};
-  if (j->rc != ICE_OK) return;
-  j->rc = quality_ref_create(&ref, &in, &j->err);
-  if (j->rc != ICE_OK) return;
-  if (set) j->rc = quality_keys_create(&keys, &in.pb, &j->err);
-  if (j->rc == ICE_OK && set) j->rc = watch_keys(j, &in, &keys, &j->err);
-  if (j->rc == ICE_OK)
-    j->rc = quality_add(&j->sums, &ref, call->out, set ? &keys : NULL, quality_k(j->c->method, j->c->params), &j->err);
-  quality_keys_destroy(&keys);
-  quality_ref_destroy(&ref);
-}
-
 static int judge_timed(const cell *c, quality *out, ice_err *e) {
-  judge j = {.c = c};
+  cell_judge j = {.method = c->method, .params = c->params};
   bench b;
   int rc = bench_open(&b, c, c->method, c->job->padded, e);
   for (int64_t i = 0; rc == ICE_OK && i < c->n_timed; i++) {
-    rc = forward(c, b.run, c->timed[i], b.logits, NULL, judge_call, &j, e);
+    rc = forward(c, b.run, c->timed[i], b.logits, NULL, cell_judge_call, &j, e);
     if (rc == ICE_OK && j.rc != ICE_OK) {
       *e = j.err;
       rc = j.rc;
@@ -429,12 +388,17 @@ void cell_fail(cell_result *out, attn_status support, const ice_err *e) {
   out->status = support == ATTN_ERR_UNSUPPORTED ? "unsupported" : starved ? "oom" : "failed";
   (void)snprintf(out->text, sizeof out->text, "%s", e->text);
   out->reason = out->text;
-  out->n_metrics = out->n_samples = out->n_predictions = 0;
+  out->n_metrics = out->n_samples = out->n_predictions = out->n_answers = 0;
 }
 
 static void execute(const cell_job *job, cell_result *out) {
+  const task *t = task_find(job->task, NULL);
   if (config_shape_task(job->task)) {
     cell_execute_tensors(job, out);
+    return;
+  }
+  if (t && t->prompts) {
+    cell_execute_words(job, out);
     return;
   }
   cell c = {.job = job};

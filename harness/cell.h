@@ -34,6 +34,9 @@ typedef struct cell_job {
   double max_seconds; /* of the timed rounds */
   cell_care care;
   double limit_gib;   /* 0: none */
+  /* Of tasks of words: config_experiment has what they mean. */
+  int64_t length, answer_tokens, context;
+  int template;
   void *impl;         /* owned by cell_job_parse */
 } cell_job;
 
@@ -46,7 +49,8 @@ typedef struct cell_result {
   store_metric *metric;
   store_sample *sample;
   store_prediction *prediction;
-  int n_metrics, n_samples, n_predictions;
+  store_answer *answer; /* its texts belong to impl */
+  int n_metrics, n_samples, n_predictions, n_answers;
   char text[1024]; /* where a reason made here stands */
   void *impl;      /* owned */
 } cell_result;
@@ -73,6 +77,8 @@ int cell_read_params(const attn_method *m, const char *json, void *params, ice_e
 void cell_execute_tensors(const cell_job *job, cell_result *out);
 /** How a job is timed; the columns it is compared with are still to be named. */
 measure_plan cell_plan(const cell_job *j);
+/** cell_execute() of a task that is answered in words. See cell_words.c. */
+void cell_execute_words(const cell_job *job, cell_result *out);
 /** What went wrong with a cell, as its result; support: what its method says of the problem. */
 void cell_fail(cell_result *out, attn_status support, const ice_err *e);
 /** Draws `count` of [0, n) by seed, ascending, into out [count]; all when count >= n. Returns how many. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "datasets/prompt.h"
 #include "harness/cell.h"
 #include "harness/number.h"
 
@@ -19,7 +20,9 @@ char *cell_job_print(const cell_job *j) {
                 "warmup", j->warmup, "quality", j->quality, "padded", j->padded, "max_seconds", j->max_seconds, "limit_gib", j->limit_gib);
   json_t *care = json_pack("{s:f, s:f, s:i, s:b}", "precision", j->care.precision, "slowdown", j->care.slowdown, "max_rounds", j->care.max_rounds,
                            "affinity", j->care.affinity);
-  char *text = o && json_object_set_new(o, "care", care) == 0 ? json_dumps(o, JSON_COMPACT) : NULL;
+  json_t *words = json_pack("[I, I, I, i]", (json_int_t)j->length, (json_int_t)j->answer_tokens, (json_int_t)j->context, j->template);
+  const int whole = o && json_object_set_new(o, "care", care) == 0 && json_object_set_new(o, "words", words) == 0;
+  char *text = whole ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;
 }
@@ -28,6 +31,14 @@ static int parse_care(const json_t *root, cell_care *out) {
   return json_unpack(json_object_get(root, "care"), "{s:F, s:F, s:i, s:b}", "precision", &out->precision, "slowdown", &out->slowdown, "max_rounds",
                      &out->max_rounds, "affinity", &out->affinity) == 0 &&
          out->precision >= 0.0 && out->slowdown >= 0.0 && out->slowdown <= 10.0 && out->max_rounds >= 0 && out->max_rounds <= 1000;
+}
+
+/* What tasks of words add; 0 when it is not there or out of range. */
+static int read_words(const json_t *root, cell_job *out) {
+  json_int_t length, tokens, context;
+  if (json_unpack(json_object_get(root, "words"), "[I, I, I, i]", &length, &tokens, &context, &out->template) != 0) return 0;
+  out->length = length, out->answer_tokens = tokens, out->context = context;
+  return length >= 0 && tokens >= 0 && context >= 0 && out->template >= 0 && out->template < PROMPT_TEMPLATES;
 }
 
 typedef struct job_impl {
@@ -59,7 +70,7 @@ int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
   out->timed = timed;
   out->split = (task_split)split;
   if (!impl->params || !json_is_object(params) || !number_u64(seed, &out->seed) || split < 0 || split >= TASK_SPLITS ||
-      !parse_care(impl->root, &out->care) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
+      !parse_care(impl->root, &out->care) || !read_words(impl->root, out) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
     return ice_fail(e, ICE_INTERNAL, "cell: job: a value is out of range");
   return ICE_OK;
 }
@@ -77,7 +88,7 @@ void cell_job_free(cell_job *j) {
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 static json_t *arrays_of(const cell_result *r) {
-  json_t *metrics = json_array(), *samples = json_array(), *predictions = json_array();
+  json_t *metrics = json_array(), *samples = json_array(), *predictions = json_array(), *answers = json_array();
   for (int i = 0; i < r->n_metrics; i++) {
     const store_metric *m = r->metric + i;
     (void)json_array_append_new(metrics,
@@ -92,10 +103,15 @@ static json_t *arrays_of(const cell_result *r) {
     (void)json_array_append_new(predictions,
                                 json_pack("[I, i, i]", (json_int_t)p->item, (int)p->expected, (int)p->predicted));
   }
-  const int whole = json_array_size(metrics) == (size_t)r->n_metrics &&
+  for (int i = 0; i < r->n_answers; i++) {
+    const store_answer *a = r->answer + i;
+    (void)json_array_append_new(answers, json_pack("[I, s, s, s, I, I, o]", (json_int_t)a->item, a->id, a->text, a->expected,
+                                                   (json_int_t)a->tokens, (json_int_t)a->cut, number(a->mark)));
+  }
+  const int whole = json_array_size(answers) == (size_t)r->n_answers && json_array_size(metrics) == (size_t)r->n_metrics &&
                     json_array_size(samples) == (size_t)r->n_samples &&
                     json_array_size(predictions) == (size_t)r->n_predictions; /* not so when memory ran out */
-  json_t *o = json_pack("{s:o, s:o, s:o}", "metrics", metrics, "samples", samples, "predictions", predictions);
+  json_t *o = json_pack("{s:o, s:o, s:o, s:o}", "metrics", metrics, "samples", samples, "predictions", predictions, "answers", answers);
   if (whole) return o;
   json_decref(o);
   return NULL;
@@ -116,7 +132,22 @@ char *cell_result_print(const cell_result *r) {
 
 static double read_number(const json_t *x) { return json_is_number(x) ? json_number_value(x) : NAN; }
 
-/* The three arrays; 0 when an element is not what it should be. */
+static int read_answers(const json_t *answers, cell_result *out) {
+  size_t i;
+  json_t *x, *mark;
+  out->answer = calloc(json_array_size(answers) + 1, sizeof *out->answer);
+  if (!out->answer) return 0;
+  json_array_foreach(answers, i, x) {
+    store_answer *a = out->answer + out->n_answers++;
+    json_int_t item, tokens, cut;
+    if (json_unpack(x, "[I, s, s, s, I, I, o]", &item, &a->id, &a->text, &a->expected, &tokens, &cut, &mark) != 0) return 0;
+    a->item = item, a->tokens = tokens, a->cut = cut;
+    a->mark = read_number(mark);
+  }
+  return 1;
+}
+
+/* The arrays of numbers; 0 when an element is not what it should be. */
 static int read_arrays(json_t *metrics, json_t *samples, json_t *predictions, cell_result *out) {
   out->metric = calloc(json_array_size(metrics) + 1, sizeof *out->metric);
   out->sample = calloc(json_array_size(samples) + 1, sizeof *out->sample);
@@ -155,15 +186,15 @@ static int is_status(const char *s) {
 int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e) {
   json_error_t bad = {.text = "empty"};
   json_int_t tokens, heads, head_dim, layers, examples, resident;
-  json_t *reason, *metrics, *samples, *predictions;
+  json_t *reason, *metrics, *samples, *predictions, *answers;
   *out = (cell_result){0};
   json_t *root = json_loadb(text, n, 0, &bad);
   out->impl = root;
   if (!root ||
-      json_unpack_ex(root, &bad, 0, "{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:o}", "status",
+      json_unpack_ex(root, &bad, 0, "{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:o, s:o, s:o, s:o}", "status",
                      &out->status, "reason", &reason, "n", &tokens, "heads", &heads, "head_dim", &head_dim, "layers",
                      &layers, "examples", &examples, "causal", &out->causal, "resident_bytes", &resident, "metrics",
-                     &metrics, "samples", &samples, "predictions", &predictions) != 0 ||
+                     &metrics, "samples", &samples, "predictions", &predictions, "answers", &answers) != 0 ||
       !is_status(out->status)) {
     cell_result_free(out);
     return ice_fail(e, ICE_INTERNAL, "the cell's result is no result: %s", bad.text);
@@ -175,9 +206,9 @@ int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e) 
   out->layers = layers;
   out->examples = examples;
   out->resident_bytes = resident;
-  if (!read_arrays(metrics, samples, predictions, out)) {
+  if (!read_arrays(metrics, samples, predictions, out) || !read_answers(answers, out)) {
     cell_result_free(out);
-    return ice_fail(e, ICE_INTERNAL, "the cell's result has a malformed metric, sample or prediction");
+    return ice_fail(e, ICE_INTERNAL, "the cell's result has a malformed metric, sample, prediction or answer");
   }
   return ICE_OK;
 }
@@ -187,5 +218,6 @@ void cell_result_free(cell_result *r) {
   free(r->metric);
   free(r->sample);
   free(r->prediction);
+  free(r->answer);
   *r = (cell_result){0};
 }

@@ -111,7 +111,7 @@ const cli_verb cli_verb_run = {
         "method with vanilla and dense round by round on the same inputs (speed-ups), and compares every attention\n"
         "call with exact attention (L2, mass, recall). Keys of FILE: see `icebench check --help`.\n\n"
         "  --limit N            at most N examples; such rows are marked partial\n"
-        "  --filter 'KEY=V|W,..' only cells that match every pair: task, model, method, seed, padding, or a parameter\n"
+        "  --filter 'KEY=V|W,..' only cells that match every pair: task, model, method, seed, length, padding, or a parameter\n"
         "  --cells FILE         only the cells listed in FILE, as `icebench shard` writes it\n"
         "  --preset NAME        smoke (seconds, to see that it runs), full (the file as it is), or one of the file\n"
         "  --set KEY=VALUE      overrides a key of FILE: examples=100, measure.rounds=3, 'topk.k=8|16'; repeatable\n"

@@ -12,6 +12,7 @@
 
 #include "harness/config_rule.h"
 #include "harness/config_shape.h"
+#include "harness/config_words.h"
 #include "harness/number.h"
 #include "harness/registry/registry.h"
 #include "harness/yaml.h"
@@ -32,7 +33,7 @@ typedef struct entry { /* one line of `methods`: the product of its sweeps, wher
 
 typedef struct loader {
   config_experiment *x;
-  yaml_node *tasks, *models, *seeds, *paddings;
+  yaml_node *tasks, *models, *seeds, *paddings, *lengths;
   entry *entry;
   int n_entries;
   config_rule *rule; /* `exclude` */
@@ -41,6 +42,7 @@ typedef struct loader {
   const task **task; /* resolved from tasks */
   config_shapes shapes;
   int tensors; /* the tasks are sources of tensors, and there are no models */
+  int words;   /* the tasks are asked and answered in words */
 } loader;
 
 typedef struct documents { /* config_experiment.impl: models are texts in there */
@@ -53,7 +55,7 @@ static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memo
 
 /* ---- Scalars: one row says where a key stands, what it may be, and where it goes. */
 
-typedef enum scalar_type { S_INT64, S_INT, S_REAL, S_BOOL, S_SPLIT, S_MISSING, S_PAIRS } scalar_type;
+typedef enum scalar_type { S_INT64, S_INT, S_REAL, S_BOOL, S_SPLIT, S_MISSING, S_PAIRS, S_TEMPLATE } scalar_type;
 typedef struct scalar {
   const char *section, *key; /* section NULL: top level */
   scalar_type type;
@@ -70,6 +72,9 @@ static const scalar scalars[] = {
     {NULL, "pairs", S_PAIRS, 0, 0, AT(own_pairs)},
     {NULL, "no_retraining", S_BOOL, 0, 0, AT(allow_untrained_swap)},
     {NULL, "shuffle", S_INT64, 0, 1e15, AT(shuffle)},
+    {NULL, "template", S_TEMPLATE, 0, 0, AT(template)},
+    {NULL, "answer_tokens", S_INT64, 1, 65536, AT(answer_tokens)},
+    {NULL, "context", S_INT64, 16, 1 << 24, AT(context)},
     {"measure", "rounds", S_INT, 1, 1000, AT(rounds)},
     {"measure", "warmup", S_INT, 0, 100, AT(warmup)},
     {"measure", "inputs", S_INT64, 1, 4096, AT(timed)},
@@ -101,6 +106,7 @@ static int read_scalar(const yaml_node *n, const scalar *s, config_experiment *x
     ICE_TRY(yaml_int(n, (int64_t)s->min, (int64_t)s->max, &whole, e));
     *(int *)at = (int)whole;
     return ICE_OK;
+  case S_TEMPLATE: return yaml_choice(n, prompt_template_names, at, e);
   case S_SPLIT:
     ICE_TRY(yaml_choice(n, split_words, &word, e));
     *(task_split *)at = split_of[word];
@@ -149,17 +155,17 @@ static int read_tasks(loader *l, yaml_node *n, ice_err *e) {
     const char *name = yaml_text(yaml_item(n, i));
     if (!(found[i] = config_shape_task(name)) && !(found[i] = task_find(name, &own)))
       return yaml_fail_at(yaml_item(n, i), e, "%s; or tensors: synth/gauss, synth/clustered, synth/lowrank", own.text);
-    const int tensors = config_shape_task(name) != NULL;
-    if ((before || i > 0) && tensors != l->tensors)
-      return yaml_fail_at(yaml_item(n, i), e, "tasks with models and synthetic tensors need a file each");
-    l->tensors = tensors;
+    const int tensors = config_shape_task(name) != NULL, words = found[i]->prompts != NULL;
+    if ((before || i > 0) && (tensors != l->tensors || words != l->words))
+      return yaml_fail_at(yaml_item(n, i), e, "tasks of classes, tasks of words and synthetic tensors need a file each");
+    l->tensors = tensors, l->words = words;
   }
   return ICE_OK;
 }
 
 int config_model_is_path(const char *model) {
   const char *dot = strrchr(model, '.');
-  return model[0] == '/' || model[0] == '.' || (dot && strcmp(dot, ".safetensors") == 0);
+  return model[0] == '/' || model[0] == '.' || (dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".gguf")));
 }
 
 static int read_models(loader *l, yaml_node *n, ice_err *e) {
@@ -185,7 +191,7 @@ static int read_seeds(loader *l, yaml_node *n, ice_err *e) {
 
 static int read_paddings(loader *l, yaml_node *n, ice_err *e) {
   int word;
-  if (l->tensors) return yaml_fail_key(n, e, "tensors have no padding");
+  if (l->tensors || l->words) return yaml_fail_key(n, e, "%s have no padding", l->tensors ? "tensors" : "prompts");
   ICE_TRY(config_list_check(n, e));
   for (int i = 0; i < yaml_count(n); i++) ICE_TRY(yaml_choice(yaml_item(n, i), config_padding_words, &word, e));
   l->paddings = n;
@@ -304,16 +310,25 @@ static int read_shape(loader *l, yaml_node *n, ice_err *e) {
   return config_shapes_read(&l->shapes, n, e);
 }
 
+/* Keys that only tasks of words have. */
+static int refuse_words(const loader *l, yaml_node *top, ice_err *e) {
+  static const char *const keys[] = {"lengths", "template", "answer_tokens", "context"};
+  for (size_t i = 0; !l->words && i < sizeof keys / sizeof *keys; i++) {
+    const yaml_node *n = yaml_find(top, keys[i]);
+    if (n) return yaml_fail_key(n, e, "%s: belongs to tasks that are answered in words, such as longeval/lines", keys[i]);
+  }
+  return ICE_OK;
+}
+
 static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   yaml_node *top = yaml_root(doc), *n;
-  for (int i = 0; i < yaml_count(top); i++)
-    if (strcmp(yaml_key(top, i), "lengths") == 0)
-      return yaml_fail_key(yaml_value(top, i), e,
-                           "lengths belong to longeval/lines and longeval/topics; this program has neither yet");
   ICE_TRY(yaml_get(top, "name", 1, &n, e));
   ICE_TRY(read_name(n, l->x, e));
   ICE_TRY(yaml_get(top, "task", 1, &n, e));
   ICE_TRY(read_tasks(l, n, e));
+  ICE_TRY(refuse_words(l, top, e));
+  ICE_TRY(yaml_get(top, "lengths", 0, &l->lengths, e));
+  config_lengths_accept(l->lengths);
   ICE_TRY(yaml_get_map(top, "shape", l->tensors, &n, e));
   if (n) ICE_TRY(read_shape(l, n, e));
   ICE_TRY(yaml_get(top, "model", !l->tensors, &n, e));
@@ -361,6 +376,10 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   if (strncmp(key, "shape.", 6) == 0 && l->tensors) return config_shapes_set(&l->shapes, key + 6, n, e);
   if (strcmp(key, "seeds") == 0) return read_seeds(l, n, e);
   if (strcmp(key, "padding") == 0) return read_paddings(l, n, e);
+  if (strcmp(key, "lengths") == 0 && l->words) {
+    l->lengths = n;
+    return ICE_OK;
+  }
   (void)snprintf(section, sizeof section, "%.*s", dot ? (int)(dot - key) : 0, key);
   for (const scalar *s = scalars; s < scalars + SCALARS; s++)
     if (same(s->section, dot ? section : NULL) && strcmp(s->key, dot ? dot + 1 : key) == 0)
@@ -368,7 +387,7 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
   if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
     return override_param(l, section, dot + 1, n, e);
   char known[600];
-  (void)snprintf(known, sizeof known, "name, task, %s, seeds, padding, preset", l->tensors ? "shape.KEY" : "model");
+  (void)snprintf(known, sizeof known, "name, task, %s, seeds, %s, preset", l->tensors ? "shape.KEY" : "model", l->words ? "lengths" : "padding");
   for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
     size_t used = strlen(known);
     (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
@@ -434,6 +453,7 @@ static int own_pair(const char *model, const attn_method *m) {
 
 static int fits(const char *model, const task *t) {
   size_t n = strlen(t->name);
+  if (t->prompts) return 1;
   return config_model_is_path(model) || (strncmp(model, t->name, n) == 0 && model[n] == '/');
 }
 
@@ -448,7 +468,8 @@ static int count_pairs(const loader *l, int64_t *pairs, ice_err *e) {
   }
   for (int j = 0; j < n_models; j++) {
     int64_t before = *pairs;
-    for (int i = 0; i < n_tasks; i++) *pairs += fits(yaml_text(yaml_item(l->models, j)), l->task[i]);
+    for (int i = 0; i < n_tasks; i++)
+      if (fits(yaml_text(yaml_item(l->models, j)), l->task[i])) *pairs += config_lengths_count(l->lengths, l->task[i]);
     if (*pairs == before)
       return yaml_fail(yaml_item(l->models, j), e,
                        "allowed a model of the task, such as %s/softmax, or the path of a checkpoint",
@@ -488,6 +509,7 @@ static int by_identity(const void *pa, const void *pb) {
   if (c == 0 && a->source) c = strcmp(a->source, b->source);
   if (c == 0) c = (a->seed > b->seed) - (a->seed < b->seed);
   if (c == 0) c = a->padded - b->padded;
+  if (c == 0) c = (a->length > b->length) - (a->length < b->length);
   return c;
 }
 
@@ -548,8 +570,11 @@ static int expand_models(loader *l, ice_err *e) {
         if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
         for (int p = 0; p < n_paddings; p++) {
           if (l->paddings) ICE_TRY(yaml_choice(yaml_item(l->paddings, p), config_padding_words, &c.padded, e));
-          for (int k = 0; k < l->n_entries; k++)
-            if (!l->x->own_pairs || own_pair(c.model, l->entry[k].method)) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+          for (int n = 0; n < config_lengths_count(l->lengths, c.task); n++) {
+            c.length = config_length(l->lengths, c.task, n);
+            for (int k = 0; k < l->n_entries; k++)
+              if (!l->x->own_pairs || c.task->prompts || own_pair(c.model, l->entry[k].method)) ICE_TRY(add_product(l, &c, &l->entry[k], e));
+          }
         }
       }
     }
@@ -557,6 +582,7 @@ static int expand_models(loader *l, ice_err *e) {
 }
 
 static int expand(loader *l, ice_err *e) {
+  ICE_TRY(config_lengths_check(l->lengths, l->tasks, l->task, yaml_count(l->tasks), e));
   ICE_TRY(make_room(l, e));
   ICE_TRY(l->tensors ? expand_tensors(l, e) : expand_models(l, e));
   if (l->x->n_cells == 0)
@@ -662,6 +688,12 @@ char *config_cell_json(const config_experiment *x, const config_cell *c) {
   /* Keys that came later are named only where they are used: what was measured before keeps its identity. */
   if (o && x->precision > 0.0) (void)json_object_set_new(o, "precision", json_real(x->precision));
   if (o && x->slowdown > 0.0) (void)json_object_set_new(o, "slowdown", json_real(x->slowdown));
+  if (o && c->task->prompts) {
+    json_t *words = json_pack("{s:I, s:s, s:I, s:I}", "length", (json_int_t)c->length, "template", prompt_template_names[x->template],
+                              "answer_tokens", (json_int_t)x->answer_tokens, "context", (json_int_t)x->context);
+    (void)json_object_update(o, words);
+    json_decref(words);
+  }
   char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "datasets/task.h"
+#include "datasets/prompt.h"
 #include "kernels/attn.h"
 #include "kernels/core/err.h"
 
@@ -22,6 +22,7 @@ typedef struct config_cell {
   char *params_json; /* canonical, owned */
   uint64_t seed;
   int padded; /* key `padding`: 1 = compute, 0 = skip (default); see encoder_slot.padded */
+  int64_t length; /* of tasks of words that come in lengths; 0: the task does not */
 } config_cell;
 
 typedef struct config_experiment {
@@ -46,6 +47,9 @@ typedef struct config_experiment {
                                the others into models of exact attention (softmax...) only; all (default) */
   int allow_untrained_swap; /* key `no_retraining`: true lets NEEDS_TRAINING methods into foreign models; rows are labelled */
   int64_t shuffle;      /* key `shuffle`: seed of the order in which cells run; -1: as the file says */
+  int template;          /* of tasks of words: prompt_template (vicuna)                      */
+  int64_t answer_tokens; /* of such: most new tokens; 0: the task's own number                */
+  int64_t context;       /* of such: prompt and answer together; 0: the model's own           */
   config_cell *cell;
   int n_cells;
   void *impl;
@@ -58,8 +62,8 @@ int config_load(const char *file, const char *const *set, config_experiment *out
 /** The same from memory (for fuzzing); `name` stands in the messages. */
 int config_parse(const char *bytes, size_t n, const char *name, const char *const *set, config_experiment *out,
                  ice_err *e);
-/** A model is a path when it begins with / or . or ends in .safetensors, otherwise an id TASK/NAME below
- *  models/checkpoints. */
+/** A model is a path when it begins with / or . or ends in .safetensors or .gguf, otherwise an id below models/checkpoints: TASK/NAME,
+ *  and for tasks of words any name of a folder or a .gguf file. */
 int config_model_is_path(const char *model);
 void config_free(config_experiment *x);
 /** Canonical JSON of everything of the cell that identifies its result (method version, threads, isa, data hash and model

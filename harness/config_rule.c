@@ -91,6 +91,7 @@ static yaml_node **plain_key(config_rule *r, const char *key) {
   return strcmp(key, "task") == 0      ? &r->task
          : strcmp(key, "model") == 0   ? &r->model
          : strcmp(key, "seed") == 0    ? &r->seed
+         : strcmp(key, "length") == 0  ? &r->length
          : strcmp(key, "padding") == 0 ? &r->padding
                                        : NULL;
 }
@@ -102,7 +103,7 @@ static int read_plain(yaml_node *value, const char *key, yaml_node **out, ice_er
   *out = value;
   for (int k = 0; k < yaml_count(value); k++) {
     const yaml_node *item = yaml_item(value, k);
-    if (strcmp(key, "seed") == 0) ICE_TRY(yaml_int(item, 0, INT64_MAX, &seed, e));
+    if (strcmp(key, "seed") == 0 || strcmp(key, "length") == 0) ICE_TRY(yaml_int(item, 0, INT64_MAX, &seed, e));
     if (strcmp(key, "padding") == 0) ICE_TRY(yaml_choice(item, config_padding_words, &(int){0}, e));
     if (strcmp(key, "task") == 0 && !config_shape_task(yaml_text(item)) && !task_find(yaml_text(item), &own))
       return yaml_fail_at(item, e, "%s", own.text);
@@ -125,7 +126,7 @@ int config_rule_read(yaml_node *n, const attn_method *method, int tensors, confi
     if (plain) ICE_TRY(read_plain(value, key, plain, e));
     else if (tensors && config_shape_key(key)) ICE_TRY(config_shapes_set(&out->shape, key, value, e));
     else if (method) ICE_TRY(config_sweeps_add(&out->sweeps, method, key, value, e));
-    else return yaml_fail_key(value, e, "unknown key %s, allowed method, task, model, seed, padding%s, and with a method its parameters", key,
+    else return yaml_fail_key(value, e, "unknown key %s, allowed method, task, model, seed, length, padding%s, and with a method its parameters", key,
                               tensors ? ", h, n, nk, d, causal" : "");
   }
   return ICE_OK;
@@ -157,6 +158,7 @@ int config_rule_matches(const config_rule *r, const config_cell *c) {
   if (r->task && !listed(r->task, c->task->name)) return 0;
   if (r->model && !listed(r->model, c->model)) return 0;
   if (r->seed && !listed_seed(r->seed, c->seed)) return 0;
+  if (r->length && !listed_seed(r->length, (uint64_t)c->length)) return 0;
   if (r->padding && !listed(r->padding, config_padding_words[c->padded])) return 0;
   if (c->source && !config_shapes_match(&r->shape, c->source)) return 0;
   for (int i = 0; i < r->sweeps.n; i++)

@@ -31,7 +31,7 @@ void config_sweeps_free(config_sweeps *s);
 typedef struct config_rule { /* a cell matches when everything given agrees; a zeroed rule matches every cell */
   const attn_method *method;
   config_sweeps sweeps;
-  yaml_node *task, *model, *seed, *padding;
+  yaml_node *task, *model, *seed, *length, *padding;
   config_shapes shape;
 } config_rule;
 

@@ -50,7 +50,11 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
                         .padded = c->cell->padded,
                         .max_seconds = x->max_seconds,
                         .limit_gib = x->limit_gib,
-                        .care = {.precision = x->precision, .slowdown = x->slowdown, .max_rounds = x->max_rounds, .affinity = x->affinity}};
+                        .care = {.precision = x->precision, .slowdown = x->slowdown, .max_rounds = x->max_rounds, .affinity = x->affinity},
+                        .length = c->cell->length,
+                        .answer_tokens = x->answer_tokens,
+                        .context = x->context,
+                        .template = x->template};
   const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
   const char *const argv[] = {r->self, "__cell", NULL};
   char *text = cell_job_print(&job);
@@ -142,7 +146,9 @@ static int put(const run_state *r, const run_cell *c, const cell_result *res, co
                           .sample = res->sample,
                           .n_samples = res->n_samples,
                           .prediction = res->prediction,
-                          .n_predictions = res->n_predictions};
+                          .n_predictions = res->n_predictions,
+                          .answer = res->answer,
+                          .n_answers = res->n_answers};
   int rc = store_put(r->s, &row, r->o->force, e), there = 0;
   if (rc == ICE_OK || r->o->force) return rc;
   ice_err other; /* refused because another run has stored this very cell meanwhile? Then all is well */
@@ -160,8 +166,10 @@ static void print_known(const cell_result *res, const char *label, const char *n
 static void report(run_state *r, const run_cell *c, const cell_result *res, const char *noise, int64_t wall_ms) {
   char brief[256], name[384], time_text[32];
   measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
-  (void)snprintf(name, sizeof name, "%s%s%s%s%.80s", c->cell->method->name, *brief ? " " : "", brief,
-                 c->cell->source ? " on " : "", c->cell->source ? c->cell->source : "");
+  char length[48] = "";
+  if (c->cell->length) (void)snprintf(length, sizeof length, ", %lld %s", (long long)c->cell->length, c->cell->task->prompts->length_of);
+  (void)snprintf(name, sizeof name, "%s%s%s%s%.80s%s", c->cell->method->name, *brief ? " " : "", brief,
+                 c->cell->source ? " on " : "", c->cell->source ? c->cell->source : "", length);
   const char *status = *noise ? "invalid-noise" : res->status, *reason = *noise ? noise : res->reason;
   const int ok = !strcmp(status, "ok");
   if (!ok && strcmp(status, "unsupported") && strcmp(status, "skipped")) {
@@ -180,7 +188,7 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, cons
     (void)printf("%s: %s", status, reason ? reason : "");
   else {
     measure_print_ns(value_of(res, "attention_ns"), time_text, sizeof time_text);
-    if (!c->cell->source) (void)printf("accuracy %.4f, ", value_of(res, "accuracy"));
+    if (isfinite(value_of(res, "accuracy"))) (void)printf("accuracy %.4f, ", value_of(res, "accuracy"));
     (void)printf("attention %s", time_text);
     print_known(res, "x vanilla", "speedup_vanilla");
     print_known(res, "x dense", "speedup_dense");

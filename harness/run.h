@@ -25,8 +25,21 @@ typedef struct run_options {
   double max_hours; /* start no cell after that; 0: no limit                    */
 } run_options;
 
+typedef struct run_model { /* a checkpoint; of a language model `shape` has heads, width, layers and inputs alone */
+  const char *name;        /* as the experiment says */
+  char path[4096], hash[17];
+  encoder_config shape;
+  int64_t positions;       /* of language models: tokens that they have positions for */
+  int untrained;
+  char attention[32];         /* what it was trained with: metadata, or else the last part of its name; "softmax": exact attention */
+  char attention_params[512]; /* canonical JSON, or "" */
+  char missing[512];          /* as of run_data */
+} run_model;
+
 typedef struct run_data { /* what is known of a task's split */
   const task *task;
+  int64_t length;         /* of tasks that come in several */
+  const run_model *model; /* whose tokens are counted; NULL: they are the task's own */
   int64_t count, longest, queries; /* queries: longest, but for tensors with a number of their own */
   double mean, mean_square; /* tokens per sequence */
   int official;
@@ -34,16 +47,6 @@ typedef struct run_data { /* what is known of a task's split */
   char hash[17];     /* "" when missing */
   char missing[512]; /* why there is none (key `missing: skip`), or "" */
 } run_data;
-
-typedef struct run_model { /* a checkpoint */
-  const char *name;        /* as the experiment says */
-  char path[4096], hash[17];
-  encoder_config shape;
-  int untrained;
-  char attention[32];         /* what it was trained with: metadata, or else the last part of its name; "softmax": exact attention */
-  char attention_params[512]; /* canonical JSON, or "" */
-  char missing[512];          /* as of run_data */
-} run_model;
 
 /** In the label of a cell with `padding: compute`. */
 #define RUN_LABEL_PADDED "padding computed"

@@ -11,6 +11,7 @@
 #include "harness/machine.h"
 #include "harness/registry/registry.h"
 #include "harness/run.h"
+#include "harness/run_words.h"
 #include "harness/synth.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
@@ -163,12 +164,14 @@ static int value_matches(const config_cell *c, const attn_param *p, const char *
 
 /* Does the cell have this key, and one of the values A|B? */
 static int pair_matches(const config_cell *c, const char *key, const char *values, int *known) {
-  char seed[24], one[256];
+  char seed[24], length[24], one[256];
   (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
+  (void)snprintf(length, sizeof length, "%lld", (long long)c->length);
   const char *text = !strcmp(key, "task")     ? c->task->name
                      : !strcmp(key, "model")  ? c->model
                      : !strcmp(key, "method") ? c->method->name
                      : !strcmp(key, "seed")   ? seed
+                     : !strcmp(key, "length") ? length
                      : !strcmp(key, "padding") ? (c->padded ? "compute" : "skip")
                                                : NULL;
   const attn_param *p = text ? NULL : registry_param(c->method, key, NULL);
@@ -200,7 +203,7 @@ static int apply_filter(const config_experiment *x, const char *filter, char *ke
     if (!known)
       rc =
           ice_fail(e, ICE_USAGE,
-                   "--filter %s: unknown key '%s', allowed task, model, method, seed, padding, or a parameter of a method of %s",
+                   "--filter %s: unknown key '%s', allowed task, model, method, seed, length, padding, or a parameter of a method of %s",
                    filter, pair, x->file);
   }
   free(copy);
@@ -264,11 +267,14 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   *c = (run_cell){.cell = cell};
   if (cell->source) {
     add_tensors(p, cell, &c->data, &c->model);
+  } else if (cell->task->prompts) {
+    ICE_TRY(run_words_model(p, cell->model, &c->model, e));
+    ICE_TRY(run_words_data(p, cell, c->model, &c->data, e));
   } else {
     ICE_TRY(add_data(p, cell->task, &c->data, e));
     ICE_TRY(add_model(p, cell->task, cell->model, &c->model, e));
-    c->missing = *c->data->missing ? c->data->missing : *c->model->missing ? c->model->missing : NULL;
   }
+  if (!cell->source) c->missing = *c->data->missing ? c->data->missing : *c->model->missing ? c->model->missing : NULL;
   const int64_t all = asked && asked < c->data->count ? asked : c->data->count;
   c->partial = o->limit > 0 && o->limit < all;
   c->limit = c->partial ? o->limit : 0;

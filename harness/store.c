@@ -250,6 +250,26 @@ static int put_predictions(store *s, const store_cell *c, int64_t id, ice_err *e
   return rc;
 }
 
+static int put_answers(store *s, const store_cell *c, int64_t id, ice_err *e) {
+  store_statement t;
+  int rc = ICE_OK;
+  ICE_TRY(store_prepare(s, &t, "INSERT INTO answer (cell_id, item, id, text, expected, tokens, cut, mark) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", e));
+  for (int i = 0; rc == ICE_OK && i < c->n_answers; i++) {
+    const store_answer *a = c->answer + i;
+    store_bind_int(&t, id);
+    store_bind_int(&t, a->item);
+    store_bind_text(&t, a->id);
+    store_bind_text(&t, a->text);
+    store_bind_text(&t, a->expected);
+    store_bind_int(&t, a->tokens);
+    store_bind_int(&t, a->cut);
+    store_bind_real(&t, a->mark);
+    rc = store_step(&t, "storing an answer", e);
+  }
+  store_finish(&t);
+  return rc;
+}
+
 /* Last, when all that belongs to the row is there. */
 static int put_digest(store *s, int64_t id, ice_err *e) {
   char digest[STORE_DIGEST];
@@ -274,6 +294,7 @@ static int put_all(store *s, const store_cell *c, int force, ice_err *e) {
   ICE_TRY(put_metrics(s, c, id, may_time(m), e));
   if (may_time(m)) ICE_TRY(put_samples(s, c, id, e));
   ICE_TRY(put_predictions(s, c, id, e));
+  ICE_TRY(put_answers(s, c, id, e));
   return put_digest(s, id, e);
 }
 
@@ -281,6 +302,44 @@ int store_put(store *s, const store_cell *c, int force, ice_err *e) {
   ICE_TRY(store_execute(s, "BEGIN IMMEDIATE", "locking", e));
   int rc = put_all(s, c, force, e);
   if (rc == ICE_OK) rc = store_execute(s, "COMMIT", "storing a cell", e);
+  if (rc != ICE_OK) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+  return rc;
+}
+
+/* --- marks ---------------------------------------------------------------------------------------------------------- */
+
+static int remark_metric(store *s, int64_t id, const store_metric *m, ice_err *e) {
+  const store_cell one = {.metric = m, .n_metrics = 1};
+  store_statement t;
+  ICE_TRY(store_prepare(s, &t, "DELETE FROM metric WHERE cell_id = ?1 AND name = ?2", e));
+  store_bind_int(&t, id);
+  store_bind_text(&t, m->name);
+  const int rc = store_step(&t, "replacing a metric", e);
+  store_finish(&t);
+  return rc == ICE_OK ? put_metrics(s, &one, id, 1, e) : rc;
+}
+
+static int remark_answers(store *s, int64_t id, const store_answer *answer, int n, ice_err *e) {
+  store_statement t;
+  int rc = ICE_OK;
+  ICE_TRY(store_prepare(s, &t, "UPDATE answer SET mark = ?1 WHERE cell_id = ?2 AND item = ?3", e));
+  for (int i = 0; rc == ICE_OK && i < n; i++) {
+    store_bind_real(&t, answer[i].mark);
+    store_bind_int(&t, id);
+    store_bind_int(&t, answer[i].item);
+    rc = store_step(&t, "marking an answer", e);
+  }
+  store_finish(&t);
+  return rc;
+}
+
+int store_remark(store *s, int64_t id, const store_metric *metric, int n_metrics, const store_answer *answer, int n_answers, ice_err *e) {
+  int rc = store_execute(s, "BEGIN IMMEDIATE", "locking", e);
+  if (rc != ICE_OK) return rc;
+  for (int i = 0; rc == ICE_OK && i < n_metrics; i++) rc = remark_metric(s, id, metric + i, e);
+  if (rc == ICE_OK) rc = remark_answers(s, id, answer, n_answers, e);
+  if (rc == ICE_OK) rc = put_digest(s, id, e);
+  if (rc == ICE_OK) rc = store_execute(s, "COMMIT", "storing marks", e);
   if (rc != ICE_OK) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
   return rc;
 }

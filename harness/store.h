@@ -28,6 +28,15 @@ typedef struct store_prediction {
   int32_t expected, predicted;
 } store_prediction;
 
+typedef struct store_answer {
+  int64_t item;         /* index of the example in its split */
+  const char *id;       /* its name in the set */
+  const char *text;     /* what the model said */
+  const char *expected; /* JSON list of right answers */
+  int64_t tokens, cut;  /* of the prompt; left out of its context */
+  double mark;          /* 0..1; NAN without a right answer */
+} store_answer;
+
 typedef struct store_cell {
   const char *key; /* canonical JSON of the identity; unique in the database */
   const char *experiment, *task, *model, *method, *method_version, *params;
@@ -48,6 +57,8 @@ typedef struct store_cell {
   int n_samples;
   const store_prediction *prediction;
   int n_predictions;
+  const store_answer *answer;
+  int n_answers;
 } store_cell;
 
 typedef enum store_mode { STORE_READ, STORE_WRITE } store_mode;
@@ -64,6 +75,9 @@ int store_has(store *s, const char *key, int any_status, int *finished, ice_err 
 /** Inserts a cell. A row of the same key is replaced: it stays in the view `history` with all that belongs to it, and the
  *  new one has the next attempt number. A finished one is replaced only when `force`. */
 int store_put(store *s, const store_cell *c, int force, ice_err *e);
+/** Puts other marks into the row with this id: metrics of these names are replaced, `mark` of its answers (items as they are) too, and
+ *  the digest follows. Whole or not at all. */
+int store_remark(store *s, int64_t id, const store_metric *metric, int n_metrics, const store_answer *answer, int n_answers, ice_err *e);
 /** Runs a SELECT with bound text parameters and hands each row over as text (NULL for NULL). The callback returns 0 to go on. */
 int store_query(store *s, const char *sql, const char *const *bind, int n_bind,
                 int (*row)(void *ctx, int columns, char **names, char **values), void *ctx, ice_err *e);

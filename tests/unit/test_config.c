@@ -440,9 +440,45 @@ static void test_load__faults__named_with_line_and_column(void **state) {
           "x.yaml:2:21: task = synth/listops-pieces, no model of this file");
   refused("name: a/b\ntask: lra/listops\nmodel: m.safetensors\nmethods: [dense]\n", "name = a/b, allowed");
   refused("name: \"a\\nb\"\ntask: lra/listops\nmodel: m.safetensors\nmethods: [dense]\n", "allowed 1..100 letters");
-  refused("name: x\ntask: longeval/lines\nlengths: [200]\n", "x.yaml:3:1: lengths belong to longeval/lines");
+  refused("name: x\ntask: lra/listops\nlengths: [200]\n", "x.yaml:3:1: lengths: belongs to tasks that are answered in words");
+  refused("name: x\ntask: lra/listops\ntemplate: plain\n", "x.yaml:3:1: template: belongs to tasks that are answered in words");
+#define WORDS(task, lengths) "name: x\ntask: " task "\nmodel: m.gguf\nmethods: [dense]\n" lengths
+  refused(WORDS("longeval/lines", ""), "x.yaml:2:7: task = longeval/lines, needs lengths, numbers of lines: `lengths: [200, 300]`");
+  refused(WORDS("longeval/lines", "lengths: [200, 200]\n"), "x.yaml:5:16: lengths = 200, given twice");
+  refused(WORDS("longeval/lines", "lengths: [0]\n"), "allowed whole numbers 1..1000000");
+  refused(WORDS("longeval/lines", "lengths: {topics: [5]}\n"), "no task of this file comes in lengths of topics");
+  refused(WORDS("longeval/lines", "lengths: {lines: [5], linse: [5]}\n"), "lengths of linse");
+  refused(WORDS("[longeval/lines, longeval/topics]", "lengths: [5]\n"), "for both {lines: [200, 300], topics: [5, 10]}");
+  refused(WORDS("[longeval/lines, longeval/topics]", "lengths: {lines: [5]}\n"), "x.yaml:2:24: task = longeval/topics, needs lengths");
+  refused(WORDS("zeroscrolls/qasper", "lengths: [5]\n"), "allowed for longeval/lines or longeval/topics");
+  refused(WORDS("[zeroscrolls/qasper, lra/listops]", ""), "need a file each");
+  refused(WORDS("zeroscrolls/qasper", "template: alpaca\n"), "template = alpaca, allowed vicuna, plain");
+  refused(WORDS("zeroscrolls/qasper", "answer_tokens: 0\n"), "answer_tokens = 0, allowed");
   refused("- a\n- b\n", "x.yaml:1:1");
   refused("just text\n", "x.yaml:1:1");
+}
+
+static void test_load__lengths__multiply_out_for_each_task(void **state) {
+  (void)state;
+  config_experiment x;
+  ice_err e = {0};
+  static const char text[] = "name: x\ntask: [longeval/lines, longeval/topics, zeroscrolls/qasper]\nmodel: [a.gguf, icelm]\nmethods: [dense, vanilla]\n"
+                             "lengths: {lines: [200, 300], topics: 5}\nexclude: [{method: vanilla, length: 300}]\ncontext: 4096\n";
+  if (config_parse(text, sizeof text - 1, "x.yaml", NULL, &x, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(x.n_cells, 2 * (2 * 4 - 1)); /* two models: lines 200, 300, topics 5, qasper; two methods; one is left out */
+  assert_true(x.context == 4096 && x.template == PROMPT_VICUNA && x.answer_tokens == 0);
+  int of_length[3] = {0};
+  for (int i = 0; i < x.n_cells; i++) of_length[x.cell[i].length == 200 ? 0 : x.cell[i].length == 300 ? 1 : 2]++;
+  assert_true(of_length[0] == 4 && of_length[1] == 2 && of_length[2] == 8);
+  char *json = config_cell_json(&x, &x.cell[0]);
+  assert_non_null(strstr(json, "\"length\":200,\"template\":\"vicuna\""));
+  free(json);
+  config_free(&x);
+  static const char *const set[] = {"lengths=7|9", NULL};
+  static const char lines[] = "name: x\ntask: longeval/lines\nmodel: a.gguf\nmethods: [dense]\nlengths: 200\n";
+  if (config_parse(lines, sizeof lines - 1, "x.yaml", set, &x, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_true(x.n_cells == 2 && x.cell[0].length == 7 && x.cell[1].length == 9);
+  config_free(&x);
 }
 
 static void test_load__yaml_that_bites__refused(void **state) {
@@ -590,6 +626,7 @@ int main(void) {
       TEST(test_load__same_cell_twice__refused),
       TEST(test_threads__from_the_environment__checked),
       TEST(test_load__faults__named_with_line_and_column),
+      TEST(test_load__lengths__multiply_out_for_each_task),
       TEST(test_load__yaml_that_bites__refused),
       TEST(test_parse__nul_byte__refused),
       TEST(test_read__huge_or_no_file__refused_at_once),
