@@ -98,7 +98,7 @@ quickstart: deps ## install what is missing, build, run the ListOps experiment; 
 	@if test -e $(QUICK_DATA)/generated.json; then grep -q '"complete": true' $(QUICK_DATA)/generated.json; \
 	  else test -e $(QUICK_DATA)/basic_test.tsv; fi || $(B)/icebench data make lra/listops --seed 7 --examples 2000 --out datasets/data
 	@$(B)/icebench run configs/quickstart.yaml --db $(QUICK_DB)
-	@$(B)/icebench report --experiment quickstart --db $(QUICK_DB)
+	@$(B)/icebench report --experiment quickstart --allow-mixed --db $(QUICK_DB)
 	@$(B)/icebench plot --experiment quickstart --db $(QUICK_DB) --out plots/out
 	@echo "rows: $(QUICK_DB), view results; charts: plots/out/; again, or with other settings: icebench run --help"
 
@@ -108,7 +108,7 @@ BENCH    := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(B)/icebench
 # Cells beyond their time or memory are rows of the grid (exit code 3), not a reason to stop.
 bench: all ## time every attention over n = 1k..256k and draw it (about an hour; goes on where it stopped; BENCH_ARGS: options of run)
 	@for f in grid frontier; do $(BENCH) run configs/bench/$$f.yaml --db $(BENCH_DB) $(BENCH_ARGS) || test $$? -eq 3 || exit 1; done
-	@$(BENCH) report --db $(BENCH_DB)
+	@$(BENCH) report --allow-mixed --db $(BENCH_DB)
 	@$(BENCH) plot --db $(BENCH_DB) --out plots/out
 
 bench-gate: all ## measure what the kernels are meant to reach (configs/bench/aims.yaml): a benchmark, not a test

@@ -7,6 +7,7 @@
 
 #include "harness/cli.h"
 #include "harness/report.h"
+#include "harness/report_mixed.h"
 #include "kernels/core/fileio.h"
 
 /* Text of the published figures, zero-terminated, to free. */
@@ -28,11 +29,12 @@ static int terminal_width(void) {
 }
 
 static int report_main(const cli_common *common, int argc, char **argv, ice_err *e) {
-  const char *format = "md", *experiment = NULL, *against = NULL;
+  const char *format = "md", *experiment = NULL, *against = NULL, *mixed = NULL;
   int n = 0, chosen = -1;
   const cli_option spec[] = {{.name = "format", .has_value = 1, .value = &format},
                              {.name = "experiment", .has_value = 1, .value = &experiment},
                              {.name = "against", .has_value = 1, .value = &against},
+                             {.name = "allow-mixed", .value = &mixed},
                              {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, NULL, 0, &n, e));
   for (int i = 0; report_formats[i]; i++)
@@ -45,7 +47,8 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
   int rc = store_open(common->db, STORE_READ, &s, e);
   if (rc == ICE_OK) {
     const report_options o = {.experiment = experiment, .format = (report_format)chosen, .published = published, .width = terminal_width()};
-    rc = report_write(s, &o, stdout, e);
+    if (!mixed) rc = report_refuse_mixed(s, experiment, e);
+    if (rc == ICE_OK) rc = report_write(s, &o, stdout, e);
     store_close(s);
   }
   free(published);
@@ -56,10 +59,13 @@ const cli_verb cli_verb_report = {
     .name = "report",
     .summary = "tables from the database",
     .help = "usage: icebench report [--db FILE] [--experiment NAME] [--format md|csv|json|latex|html] [--against paper]\n"
+            "                       [--allow-mixed]\n"
             "\n"
             "One row per cell: accuracy, attention time, speed-up against both baselines, error, memory; a cell without a\n"
             "result says why. md, latex and html are for people and carry a legend; csv and json carry every column of the\n"
             "view `results`. Without --experiment all experiments are reported.\n"
+            "A table whose finished rows come from several builds or machines, or of which some are partial (run --limit), is\n"
+            "refused unless --allow-mixed is given: its numbers may differ for reasons that the columns do not show.\n"
             "--against paper sets the published figures (results/published/) beside ours.\n"
             "\n"
             "examples:\n"

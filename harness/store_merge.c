@@ -59,7 +59,7 @@ static int read_rows(store *s, const char *key, rows *list, ice_err *e) {
   int got, rc = ICE_OK;
   list->n = 0;
   ICE_TRY(store_prepare(s, &t,
-                        "SELECT id, replaced_utc_ms IS NULL, status IN ('ok', 'unsupported', 'skipped'), started_utc_ms, machine_id, digest "
+                        "SELECT id, replaced_utc_ms IS NULL, status IN ('ok', 'unsupported', 'skipped') AND noise IS NULL, started_utc_ms, machine_id, digest "
                         "FROM attempt WHERE key = ?1 ORDER BY attempt", e));
   store_bind_text(&t, key);
   while (rc == ICE_OK && (got = sqlite3_step(t.st)) != SQLITE_DONE)

@@ -4,7 +4,7 @@
  * cell, and merging follows what a run would have done:
  *   - an attempt that is there already (by its digest) is not added again: merging twice changes nothing;
  *   - of two rows of which one knows the other as its predecessor, the later one counts;
- *   - a finished row (ok, unsupported, skipped) counts against one that failed, and among failed ones the later start;
+ *   - a finished row (ok, unsupported, skipped; not in noise) counts against one that failed, and among failed ones the later start;
  *   - two finished rows that say different things are a conflict: which of them is the truth is the user's to say.
  * No attempt is ever lost: the row that does not count goes to the view `history`. */
 #ifndef ICE_STORE_MERGE_H

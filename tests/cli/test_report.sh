@@ -17,6 +17,13 @@ for text in '## attn: ' '| vanilla ' '| topk ' '| k=16 ' '**x dense**: ' '**meas
 done
 verdict report__markdown__rows_and_legend "$why"
 
+cp "$db" "$work/mixed.db"
+sql "$work/mixed.db" "UPDATE attempt SET partial = 1, examples = id" >/dev/null
+verdict report__mixed_rows__refused "$(complains 2 '--allow-mixed' report --db "$work/mixed.db")"
+run "$ICEBENCH_BIN" report --db "$work/mixed.db" --allow-mixed
+[ "$code" -eq 0 ] && why="" || why="$code $(cat "$work/err")"
+verdict report__allow_mixed__reports_them "$why"
+
 why=""
 "$ICEBENCH_BIN" report --format csv >"$work/csv"
 [ "$(wc -l <"$work/csv")" -eq 6 ] || why="$(wc -l <"$work/csv") lines of csv"
