@@ -28,7 +28,7 @@ FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
-.PHONY: all deps test check-tests golden quickstart bench bench-gate plugins install uninstall asan tsan fuzz format clean help FORCE
+.PHONY: all deps test check-tests golden quickstart bench bench-gate plugins man install uninstall asan tsan fuzz format clean help FORCE
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -124,14 +124,21 @@ build/plugins/faiss_%.so: plugins/faiss.cpp kernels/attn.h kernels/core/status.h
 	$(Q)$(CXX) -std=c++17 -O3 -g -Wall -Wextra -I. $(FAISS_KIND) -fopenmp -fPIC -shared -o $@ $< -lfaiss $(shell pkg-config --libs openblas)
 
 SHARE := $(DESTDIR)$(PREFIX)/share/icebench
-install: all ## install program, manual page, experiments, checkpoints and tapes (PREFIX=/usr/local)
+man: $(B)/man/icebench.1 ## manual pages and completion of bash, from the texts of --help (build/release/man)
+$(B)/man/icebench.1: $(B)/icebench harness/icebench.1 $(wildcard packaging/*.awk) packaging/pages.sh
+	@packaging/pages.sh $(B)/icebench $(B)/man "$(VERSION)"
+
+install: all man ## install program, manual pages, completion, experiments, checkpoints and tapes (PREFIX=/usr/local, DESTDIR=)
 	install -D -m 755 $(B)/icebench $(DESTDIR)$(PREFIX)/bin/icebench
-	install -D -m 644 harness/icebench.1 $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(B)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 $(B)/man/icebench.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/icebench
 	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints models/tapes results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
 	  install -D -m 644 $$f $(SHARE)/$$f || exit 1; done
 
 uninstall: ## remove what install put there
-	rm -rf $(DESTDIR)$(PREFIX)/bin/icebench $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1 $(SHARE)
+	rm -rf $(DESTDIR)$(PREFIX)/bin/icebench $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1 $(DESTDIR)$(PREFIX)/share/man/man1/icebench-*.1 \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/icebench $(SHARE)
 
 asan: ## tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory VARIANT=asan check-tests
