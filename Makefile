@@ -28,7 +28,7 @@ FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
-.PHONY: all deps test check-tests golden quickstart bench bench-gate plugins man install uninstall asan tsan fuzz format clean help FORCE
+.PHONY: all deps test check-tests golden quickstart bench bench-gate bench-noise plugins man install uninstall asan tsan fuzz format clean help FORCE
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -113,6 +113,9 @@ bench: all ## time every attention over n = 1k..256k and draw it (about an hour;
 
 bench-gate: all ## measure what the kernels are meant to reach (configs/bench/aims.yaml): a benchmark, not a test
 	@$(BENCH) gate configs/bench/aims.yaml --db $(BENCH_DB)
+
+bench-noise: all ## try the instrument: calibrate, 50 comparisons of equal runs, 20 with an injected slowdown of 5 % (minutes; a quiet machine)
+	@ICEBENCH_BIN=$(B)/icebench tests/bench/noise.sh all
 
 # Optional, never part of the program: other people's searches as plug-ins of `attn`.
 FAISS := $(if $(shell command -v $(CXX)),$(wildcard /usr/include/faiss/Index.h /usr/local/include/faiss/Index.h))

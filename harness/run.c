@@ -253,13 +253,32 @@ static int should_stop(const run_state *r, int64_t started) {
          (r->o->max_hours > 0.0 && (double)(attn_now_ns() - started) > r->o->max_hours * 3600e9);
 }
 
+static int find_self(run_state *r, ice_err *e) {
+  if (readlink("/proc/self/exe", r->self, sizeof r->self - 1) > 0) return ICE_OK;
+  return ice_fail(e, ICE_INTERNAL, "cannot find this program: /proc is not there");
+}
+
+int run_measure(run_plan *p, const run_cell *c, const run_options *o, double slowdown, const run_stop *stop, cell_result *out, ice_err *e) {
+  run_state r = {.p = p, .o = o, .stop = stop};
+  run_outcome outcome = {0};
+  const double before = p->x.slowdown;
+  *out = (cell_result){.status = "failed", .reason = c->missing};
+  if (c->missing) return ICE_OK;
+  ICE_TRY(find_self(&r, e));
+  p->x.slowdown = slowdown;
+  const int rc = ask(&r, c, &outcome, e);
+  p->x.slowdown = before;
+  if (rc == ICE_OK) read_result(&outcome, p->x.limit_gib, out);
+  free(outcome.output);
+  return rc;
+}
+
 int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop, int verbose,
               run_summary *out, ice_err *e) {
   run_state r = {.p = p, .s = s, .o = o, .stop = stop, .verbose = verbose, .sum = out};
   const int64_t started = attn_now_ns();
   *out = (run_summary){0};
-  const ssize_t n = readlink("/proc/self/exe", r.self, sizeof r.self - 1);
-  if (n <= 0) return ice_fail(e, ICE_INTERNAL, "cannot find this program: /proc is not there");
+  ICE_TRY(find_self(&r, e));
   cli_progress_start(&r.progress, p->x.name, verbose > 0);
   int rc = ICE_OK;
   for (int i = 0; i < p->n && rc == ICE_OK && !should_stop(&r, started); i++) {

@@ -106,6 +106,12 @@ typedef struct run_stop { /* set by signal handlers */
   volatile sig_atomic_t now;        /* give the cell at work up */
 } run_stop;
 
+struct cell_result;
+/** One cell in a child, without any database, the method slowed by a share. What becomes of it is in *out, to free with
+ *  cell_result_free(); after an interruption that says failed. */
+int run_measure(run_plan *p, const run_cell *c, const run_options *o, double slowdown, const run_stop *stop, struct cell_result *out,
+                ice_err *e);
+
 /** Runs every cell that is not done, each in a child, and stores it. *stop ends it cleanly: everything before is stored. Failures of cells are in the summary; ICE_DB or ICE_INTERNAL when the loop
  *  itself cannot go on. verbose: 0 silent, 1 a line per cell and progress, 2 also what children say. */
 int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop, int verbose,

@@ -343,3 +343,39 @@ int store_remark(store *s, int64_t id, const store_metric *metric, int n_metrics
   if (rc != ICE_OK) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
   return rc;
 }
+
+/* --- noise floors --------------------------------------------------------------------------------------------------- */
+
+static int put_noise(store *s, const store_noise *n, ice_err *e) {
+  const machine_facts *m = machine_get();
+  store_statement t;
+  int64_t build = 0;
+  ICE_TRY(put_machine(s, m, e));
+  ICE_TRY(put_build(s, m, &build, e));
+  ICE_TRY(store_prepare(s, &t,
+                        "INSERT INTO noise_floor (machine_id, build_id, created_utc_ms, task, model, method, params, threads, isa, rounds, runs, rate, "
+                        "floor, power) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)", e));
+  store_bind_text(&t, m->id);
+  store_bind_int(&t, build);
+  store_bind_int(&t, attn_utc_ms());
+  const char *const names[] = {n->task, n->model, n->method, n->params};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) store_bind_text(&t, names[i]);
+  store_bind_int(&t, n->threads);
+  store_bind_text(&t, n->isa);
+  store_bind_int(&t, n->rounds);
+  store_bind_int(&t, n->runs);
+  store_bind_real(&t, n->rate);
+  store_bind_real(&t, n->floor);
+  store_bind_text(&t, n->power);
+  const int rc = store_step(&t, "storing a noise floor", e);
+  store_finish(&t);
+  return rc;
+}
+
+int store_put_noise(store *s, const store_noise *n, ice_err *e) {
+  ICE_TRY(store_execute(s, "BEGIN IMMEDIATE", "locking", e));
+  int rc = put_noise(s, n, e);
+  if (rc == ICE_OK) rc = store_execute(s, "COMMIT", "storing a noise floor", e);
+  if (rc != ICE_OK) (void)store_execute(s, "ROLLBACK", "undoing", NULL);
+  return rc;
+}

@@ -78,6 +78,13 @@ int store_put(store *s, const store_cell *c, int force, ice_err *e);
 /** Puts other marks into the row with this id: metrics of these names are replaced, `mark` of its answers (items as they are) too, and
  *  the digest follows. Whole or not at all. */
 int store_remark(store *s, int64_t id, const store_metric *metric, int n_metrics, const store_answer *answer, int n_answers, ice_err *e);
+/** What `calibrate` found for a cell on this machine; a row of the table noise_floor. */
+typedef struct store_noise {
+  const char *task, *model, *method, *params, *isa, *power; /* power: JSON, slowdown -> share caught */
+  int threads, rounds, runs;
+  double rate, floor;
+} store_noise;
+int store_put_noise(store *s, const store_noise *n, ice_err *e);
 /** Runs a SELECT with bound text parameters and hands each row over as text (NULL for NULL). The callback returns 0 to go on. */
 int store_query(store *s, const char *sql, const char *const *bind, int n_bind,
                 int (*row)(void *ctx, int columns, char **names, char **values), void *ctx, ice_err *e);
