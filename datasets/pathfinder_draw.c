@@ -32,7 +32,12 @@ typedef struct snake {
   int n;
 } snake;
 
-static point along(point p, double angle, double by) { return (point){p.y + by * sin(angle), p.x + by * cos(angle)}; }
+typedef struct heading { /* a direction: sine and cosine of its angle, taken once where many points use it */
+  double sin, cos;
+} heading;
+static heading heading_of(double angle) { return (heading){sin(angle), cos(angle)}; }
+static point ahead(point p, heading h, double by) { return (point){p.y + by * h.sin, p.x + by * h.cos}; }
+static point along(point p, double angle, double by) { return ahead(p, heading_of(angle), by); }
 static int inside(point p) { return p.y >= 0 && p.x >= 0 && p.y < SIDE && p.x < SIDE; }
 static double random_angle(attn_rng *r) { return ((double)attn_rng_below(r, 360) - 180.0) * M_PI / 180.0; }
 
@@ -69,13 +74,14 @@ static mask reach_of(const paddle *p) {
 /* The pixels where a stroke of that direction can start without touching anything. */
 static int free_tails(const mask *taken, double angle, int frame, short tail[PIXELS]) {
   int n = 0;
+  const heading h = heading_of(angle);
   for (int i = 0; i < PIXELS; i++) {
     const int y = i / SIDE, x = i % SIDE;
     if (y < frame || x < frame || y >= SIDE - frame || x >= SIDE - frame) continue;
-    const point a = {y, x}, b = along(a, angle, LENGTH);
+    const point a = {y, x}, b = ahead(a, h, LENGTH);
     int room = inside(b);
     for (int k = 0; k <= 2 * LENGTH && room; k++) {
-      const point q = along(a, angle, 0.5 * k);
+      const point q = ahead(a, h, 0.5 * k);
       room = q.y > -0.5 && q.x > -0.5 && q.y < SIDE - 0.5 && q.x < SIDE - 0.5 && !is_on(taken, (int)lround(q.y), (int)lround(q.x));
     }
     if (room) tail[n++] = (short)i;
@@ -109,12 +115,17 @@ typedef struct candidate {
 } candidate;
 enum { SAMPLES = 19 }; /* one for each pixel of the circle's length: 2 pi (LENGTH + MARGIN) */
 
+/* Directions of the samples on the circle, the same for every paddle. */
+static void circle(heading h[SAMPLES]) {
+  for (int i = 0; i < SAMPLES; i++) h[i] = heading_of(2.0 * M_PI * i / SAMPLES);
+}
+
 /* Distinct free pixels on the circle that the next head lies on, weighted by their turning angles; returns their number. */
-static int candidates(const paddle *last, point anchor, const mask *taken, candidate c[SAMPLES], double *sum) {
+static int candidates(const paddle *last, point anchor, const heading round_about[SAMPLES], const mask *taken, candidate c[SAMPLES], double *sum) {
   int n = 0;
   *sum = 0.0;
   for (int i = 0; i < SAMPLES; i++) {
-    const point at = along(anchor, 2.0 * M_PI * i / SAMPLES, LENGTH + MARGIN), p = {round(at.y), round(at.x)};
+    const point at = ahead(anchor, round_about[i], LENGTH + MARGIN), p = {round(at.y), round(at.x)};
     if (!inside(p) || is_on(taken, (int)p.y, (int)p.x) || (n && c[n - 1].head.y == p.y && c[n - 1].head.x == p.x)) continue;
     const double angle = atan2(p.y - anchor.y, p.x - anchor.x), turn = fabs(remainder(angle - last->angle, 2.0 * M_PI)) * CONTINUITY;
     if (turn >= 0.5 * M_PI) continue;
@@ -125,12 +136,12 @@ static int candidates(const paddle *last, point anchor, const mask *taken, candi
 }
 
 /* One more paddle. The one before it becomes an obstacle only now: it may be near its successor, not near others. */
-static int extend(snake *s, mask *taken, attn_rng *r) {
+static int extend(snake *s, const heading round_about[SAMPLES], mask *taken, attn_rng *r) {
   const paddle *last = &s->p[s->n - 1];
   const point anchor = along(last->pivot, last->angle, LENGTH + 2 * MARGIN);
   candidate c[SAMPLES];
   double sum;
-  const int n = candidates(last, anchor, taken, c, &sum);
+  const int n = candidates(last, anchor, round_about, taken, c, &sum);
   for (int attempt = 0; attempt < TRIES_PADDLE && n > 0; attempt++) {
     double left = attn_rng_uniform(r) * sum;
     int at = 0;
@@ -153,7 +164,7 @@ static mask empty_field(void) {
 }
 
 /* Both targets, alternating; 0 when one got stuck. */
-static int grow_targets(int length, attn_rng *r, mask *taken, snake s[2]) {
+static int grow_targets(int length, const heading round_about[SAMPLES], attn_rng *r, mask *taken, snake s[2]) {
   *taken = empty_field();
   if (!start(taken, 2 * SEED_DISTANCE, r, &s[0])) return 0;
   point tail;
@@ -166,7 +177,7 @@ static int grow_targets(int length, attn_rng *r, mask *taken, snake s[2]) {
     for (int i = 0; i < 2; i++) { /* the other's last paddle is an obstacle, one's own is not yet */
       mask seen = *taken;
       merge(&seen, &s[1 - i].p[s[1 - i].n - 1].reach);
-      if (!extend(&s[i], &seen, r)) return 0;
+      if (!extend(&s[i], round_about, &seen, r)) return 0;
       merge(taken, &s[i].p[s[i].n - 2].reach);
     }
   for (int i = 0; i < 2; i++) merge(taken, &s[i].p[s[i].n - 1].reach);
@@ -174,11 +185,11 @@ static int grow_targets(int length, attn_rng *r, mask *taken, snake s[2]) {
 }
 
 /* A distractor; on failure the field is as before. */
-static int grow_distractor(int length, attn_rng *r, mask *taken, snake *s) {
+static int grow_distractor(int length, const heading round_about[SAMPLES], attn_rng *r, mask *taken, snake *s) {
   for (int attempt = 0; attempt < TRIES_SNAKE; attempt++) {
     mask field = *taken;
     if (!start(&field, 0, r, s)) continue;
-    while (s->n < length && extend(s, &field, r)) {}
+    while (s->n < length && extend(s, round_about, &field, r)) {}
     if (s->n < length) continue;
     merge(&field, &s->p[s->n - 1].reach);
     *taken = field;
@@ -208,14 +219,16 @@ static double lanczos(double x) {
 }
 
 /* out [rows, n/2]: each row of in [rows, n] halved, then transposed to [n/2, rows]. */
+enum { TAPS = 12 };
 static void halve(const float *in, int rows, int n, float *out) {
+  double w[TAPS], norm = 0.0; /* the same for every pixel */
+  for (int t = 0; t < TAPS; t++) norm += w[t] = lanczos((t - 5.5) / 2.0);
   for (int r = 0; r < rows; r++)
     for (int i = 0; i < n / 2; i++) {
-      double sum = 0.0, norm = 0.0;
-      for (int k = 2 * i - 5; k <= 2 * i + 6; k++) {
-        const double w = lanczos(((double)k - 2 * i - 0.5) / 2.0);
-        norm += w;
-        if (k >= 0 && k < n) sum += w * (double)in[r * n + k];
+      double sum = 0.0;
+      for (int t = 0; t < TAPS; t++) {
+        const int k = 2 * i - 5 + t;
+        if (k >= 0 && k < n) sum += w[t] * (double)in[r * n + k];
       }
       out[i * rows + r] = (float)(sum / norm);
     }
@@ -245,15 +258,17 @@ static void describe(const snake *s, int count, const point marker[2], pathfinde
 
 int pathfinder_draw(const pathfinder_level *level, attn_rng *rng, unsigned char *pixels, pathfinder_scene *scene) {
   snake s[PATHFINDER_SNAKES] = {{.n = 0}};
+  heading round_about[SAMPLES];
   mask taken;
   int count = 2;
   const int label = (int)attn_rng_below(rng, 2), which = (int)attn_rng_below(rng, 2);
-  while (!grow_targets(level->contour, rng, &taken, s)) {}
+  circle(round_about);
+  while (!grow_targets(level->contour, round_about, rng, &taken, s)) {}
   for (int i = 0; i < DISTRACTOR_PADDLES / level->distractor; i++) {
     int room = 0;
     for (int y = 0; y < SIDE; y++) room += SIDE - __builtin_popcount(taken.row[y]);
     if (100 * room < PIXELS) break;
-    count += grow_distractor(level->distractor, rng, &taken, &s[count]);
+    count += grow_distractor(level->distractor, round_about, rng, &taken, &s[count]);
   }
   const snake *last = &s[label ? which : 1 - which];
   point marker[2] = {s[which].p[0].tail, last->p[last->n - 1].head};
