@@ -301,6 +301,11 @@ static void test_params__at_their_limits__run(void **state) {
     attn_result r;
     attn_case_make(&c, (attn_shape){1, 1, 1, 40, 40, 5, 3, 0, 0, 0}, ATTN_CLUSTERED, 7);
     set_param(p, params, p->type == ATTN_P_CHOICE ? (top ? last_choice(p) : 0) : top ? p->max : p->min);
+    if (attn_learned_floats(s->m, &c.pb, params) > 0) { /* asks for tensors that nobody has learned */
+      assert_int_equal(attn_case_run(s->m, params, &c, 0, &r), ATTN_ERR_ARG);
+      attn_case_free(&c), free(params);
+      continue;
+    }
     subject_run(s, params, &c, 0, &r);
     for (int64_t x = 0; x < r.rows * 3; x++) assert_true(isfinite(r.out[x]));
     attn_result_free(&r), attn_case_free(&c), free(params);
