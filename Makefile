@@ -136,7 +136,7 @@ install: all man ## install program, manual pages, completion, experiments, chec
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 $(B)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 644 $(B)/man/icebench.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/icebench
-	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints models/tapes results/published -type f -not -path 'plots/out/*' -not -name '*.state'); do \
+	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints models/tapes results/paper -type f -not -path 'plots/out/*' -not -name '*.state'); do \
 	  install -D -m 644 $$f $(SHARE)/$$f || exit 1; done
 
 uninstall: ## remove what install put there

@@ -8,18 +8,29 @@
 #include "harness/cli.h"
 #include "harness/report.h"
 #include "harness/report_mixed.h"
+#include "harness/report_verdicts.h"
 #include "kernels/core/fileio.h"
 
-/* Text of the published figures, zero-terminated, to free. */
+/* Text of all published values, one file after the other, to free. */
 static int read_published(char **out, ice_err *e) {
-  char path[PATH_MAX];
-  file_map map;
-  if (snprintf(path, sizeof path, "%s/results/published/iceformer-lra.csv", cli_share_dir()) >= PATH_MAX)
-    return ice_fail(e, ICE_INTERNAL, "path of the published figures is too long");
-  ICE_TRY(file_open_map(path, 1 << 20, &map, e));
-  *out = strndup((const char *)map.p, map.n);
-  file_close_map(&map);
-  return *out ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+  static const char *const name[] = {"claims", "latency", "accuracy", "memory"};
+  size_t n = 0;
+  FILE *f = open_memstream(out, &n);
+  if (!f) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  int rc = ICE_OK;
+  for (int i = 0; i < 4 && rc == ICE_OK; i++) {
+    char path[PATH_MAX];
+    file_map map;
+    if (snprintf(path, sizeof path, "%s/results/paper/lra-%s.csv", cli_share_dir(), name[i]) >= PATH_MAX)
+      rc = ice_fail(e, ICE_INTERNAL, "path of the published values is too long");
+    if (rc == ICE_OK) rc = file_open_map(path, 1 << 20, &map, e);
+    if (rc != ICE_OK) break;
+    (void)fwrite(map.p, 1, map.n, f);
+    (void)fputc('\n', f);
+    file_close_map(&map);
+  }
+  if (fclose(f) != 0 && rc == ICE_OK) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
+  return rc;
 }
 
 /* Characters in a line of the terminal; 0 when the output goes elsewhere. */
@@ -42,13 +53,13 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
   if (chosen < 0) return ice_fail(e, ICE_USAGE, "--format = %s, allowed md, csv, json, latex, html", format);
   if (against && strcmp(against, "paper")) return ice_fail(e, ICE_USAGE, "--against = %s, allowed paper", against);
   char *published = NULL;
-  if (against) ICE_TRY(read_published(&published, e));
   store *s;
-  int rc = store_open(common->db, STORE_READ, &s, e);
+  int rc = against ? read_published(&published, e) : ICE_OK;
+  if (rc == ICE_OK) rc = store_open(common->db, STORE_READ, &s, e);
   if (rc == ICE_OK) {
-    const report_options o = {.experiment = experiment, .format = (report_format)chosen, .published = published, .width = terminal_width()};
-    if (!mixed) rc = report_refuse_mixed(s, experiment, e);
-    if (rc == ICE_OK) rc = report_write(s, &o, stdout, e);
+    const report_options o = {.experiment = experiment, .format = (report_format)chosen, .width = terminal_width()};
+    if (!mixed && !published) rc = report_refuse_mixed(s, experiment, e);
+    if (rc == ICE_OK) rc = published ? report_verdicts_write(s, &o, published, stdout, e) : report_write(s, &o, stdout, e);
     store_close(s);
   }
   free(published);
@@ -66,12 +77,14 @@ const cli_verb cli_verb_report = {
             "view `results`. Without --experiment all experiments are reported.\n"
             "A table whose finished rows come from several builds or machines, or of which some are partial (run --limit), is\n"
             "refused unless --allow-mixed is given: its numbers may differ for reasons that the columns do not show.\n"
-            "--against paper sets the published figures (results/published/) beside ours.\n"
+            "--against paper gives instead every published value (results/paper/) with ours, the ratio, and a verdict:\n"
+            "reproduced, differs, or not runnable here and why. It takes the rows of configs/paper/lra.yaml, or the best there\n"
+            "are; csv and json have one record a value.\n"
             "\n"
             "examples:\n"
             "  icebench report --experiment quickstart\n"
             "  icebench report --db results/quickstart.db --format html > quickstart.html\n"
-            "  icebench report --experiment listops-paper --against paper\n"
+            "  icebench report --against paper --format md\n"
             "  icebench report --format csv | less -S\n"
             "  sqlite3 results/quickstart.db 'SELECT method, params, accuracy, speedup_dense FROM results'\n",
     .main = report_main,

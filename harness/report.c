@@ -11,7 +11,6 @@
 #include "harness/config_shape.h"
 #include "harness/number.h"
 #include "harness/registry/registry.h"
-#include "harness/report_paper.h"
 #include "harness/report_rows.h"
 #include "harness/report_table.h"
 #include "kernels/core/alloc.h"
@@ -252,11 +251,10 @@ static void print_reasons(const group *g, const report_table *t, const report_op
 }
 
 /* Prints one group and marks the columns it used. */
-static int print_group(group *g, const report_options *o, const report_paper *paper, int *used, FILE *f, ice_err *e) {
+static int print_group(group *g, const report_options *o, int *used, FILE *f, ice_err *e) {
   report_table t;
   report_column named[COLUMNS];
   char head[32];
-  static const int pick[5] = {METHOD, PARAMETERS, ACCURACY, X_VANILLA, RETENTION};
   choose_unit(g);
   report_rows_shared_label(g->r, g->from, g->to, g->label, sizeof g->label);
   memcpy(named, columns, sizeof named);
@@ -267,7 +265,6 @@ static int print_group(group *g, const report_options *o, const report_paper *pa
   if (rc == ICE_OK) rc = print_above(g, o, f, e);
   if (rc == ICE_OK) rc = report_table_print(&t, o->format, o->width, f, e);
   if (rc == ICE_OK) print_reasons(g, &t, o, f);
-  if (rc == ICE_OK && o->published) rc = report_paper_print(paper, g->r, g->from, g->to, &t, pick, o, f, e);
   for (int c = 0; rc == ICE_OK && c < COLUMNS; c++) used[c] |= report_table_used(&t, c);
   report_table_free(&t);
   return rc;
@@ -299,20 +296,19 @@ static void print_settings(const report_rows *r, const report_options *o, FILE *
   }
 }
 
-static int print_for_people(const report_rows *r, const report_options *o, const report_paper *paper, FILE *f, ice_err *e) {
+static int print_for_people(const report_rows *r, const report_options *o, FILE *f, ice_err *e) {
   int used[COLUMNS] = {0};
   report_document_start(f, o->format);
   for (int from = 0, to; from < r->n; from = to) {
     group g = {.r = r, .from = from};
     for (to = from + 1; to < r->n && report_rows_same_group(r, from, to);) to++;
     g.to = to;
-    ICE_TRY(print_group(&g, o, paper, used, f, e));
+    ICE_TRY(print_group(&g, o, used, f, e));
   }
   report_list_start(f, o->format);
   for (int c = 0; c < COLUMNS; c++)
     if (used[c]) report_list_item(f, o->format, columns[c].head, columns[c].legend);
   print_settings(r, o, f);
-  for (int i = 0; i < paper->notes; i++) report_list_item(f, o->format, i ? NULL : "published", paper->note[i]);
   report_list_end(f, o->format);
   report_document_end(f, o->format);
   return ICE_OK;
@@ -389,26 +385,22 @@ static int print_json(const report_rows *r, FILE *f, ice_err *e) {
 
 /* --- all of it ------------------------------------------------------------------------------------------------------ */
 
-static int print(report_rows *r, const report_options *o, const report_paper *paper, FILE *f, ice_err *e) {
+static int print(report_rows *r, const report_options *o, FILE *f, ice_err *e) {
   if (r->n == 0) {
     if (o->experiment) return ice_fail(e, ICE_NO_VERDICT, "no results of experiment '%s' in the database; icebench run makes them", o->experiment);
     return ice_fail(e, ICE_NO_VERDICT, "no results in the database; icebench run makes them");
   }
   const int data = o->format == REPORT_CSV || o->format == REPORT_JSON;
-  if (o->published && data) ICE_TRY(report_paper_join(paper, r, e));
   if (o->format == REPORT_JSON) return print_json(r, f, e);
-  if (!data) return print_for_people(r, o, paper, f, e);
+  if (!data) return print_for_people(r, o, f, e);
   print_csv(r, f);
   return ICE_OK;
 }
 
 int report_write(store *s, const report_options *o, FILE *f, ice_err *e) {
   report_rows r;
-  report_paper paper = {0};
   int rc = report_rows_read(s, o->experiment, &r, e);
-  if (rc == ICE_OK && o->published) rc = report_paper_parse(o->published, &paper, e);
-  if (rc == ICE_OK) rc = print(&r, o, &paper, f, e);
-  report_paper_free(&paper);
+  if (rc == ICE_OK) rc = print(&r, o, f, e);
   report_rows_free(&r);
   return rc;
 }

@@ -14,12 +14,11 @@ extern const char *const report_formats[];
 typedef struct report_options {
   const char *experiment; /* NULL: all */
   report_format format;
-  const char *published;  /* text of a file of results/published/ to set ours against, or NULL */
   int width;              /* characters in a line of the terminal: wider Markdown tables are cut; 0: no limit */
 } report_options;
 
 /** Writes the rows to f: csv and json carry every column of `results`, the others the table for people with a legend.
- *  ICE_NO_VERDICT when there is nothing to report, ICE_DATA when the published figures are malformed. */
+ *  ICE_NO_VERDICT when there is nothing to report. */
 int report_write(store *s, const report_options *o, FILE *f, ice_err *e);
 
 #endif

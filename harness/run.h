@@ -48,9 +48,6 @@ typedef struct run_data { /* what is known of a task's split */
   char missing[512]; /* why there is none (key `missing: skip`), or "" */
 } run_data;
 
-/** In the label of a cell with `padding: compute`. */
-#define RUN_LABEL_PADDED "padding computed"
-
 typedef struct run_cell {
   const config_cell *cell;
   const run_data *data;

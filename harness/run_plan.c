@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "harness/cli.h"
+#include "harness/label.h"
 #include "harness/machine.h"
 #include "harness/registry/registry.h"
 #include "harness/run.h"
@@ -241,7 +242,7 @@ static void judge_training(run_cell *c) {
   char text[64];
   if (c->cell->source || c->missing) return;
   c->needs_training = (m->caps & ATTN_CAP_NEEDS_TRAINING && !own) || (m->caps & ATTN_CAP_SHARED_QK && !c->model->shape.shared_qk);
-  if (c->needs_training) add_label(c->label, sizeof c->label, "no retraining");
+  if (c->needs_training) add_label(c->label, sizeof c->label, LABEL_NO_RETRAINING);
   else if (own && !trained_alike(c->model, c->cell)) add_label(c->label, sizeof c->label, "trained with other parameters");
   else if (!own && of && !(of->caps & ATTN_CAP_EXACT)) {
     (void)snprintf(text, sizeof text, "model trained with %s", of->name);
@@ -280,7 +281,7 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   c->limit = c->partial ? o->limit : 0;
   judge_training(c);
   if (!c->data->official) add_label(c->label, sizeof c->label, c->data->note ? c->data->note : "generated data");
-  if (cell->padded) add_label(c->label, sizeof c->label, RUN_LABEL_PADDED);
+  if (cell->padded) add_label(c->label, sizeof c->label, LABEL_PADDED);
   if (c->model->untrained) add_label(c->label, sizeof c->label, "untrained");
   p->n++;
   if (c->partial) p->x.examples = o->limit; /* the identity says how many there were */

@@ -187,3 +187,10 @@ stats_interval stats_ratio_of_runs(stats_runs a, stats_runs b, uint64_t seed) {
   free(x);
   return r;
 }
+
+stats_interval stats_paired_ratio(int64_t both, int64_t only_a, int64_t only_b) {
+  const double a = (double)(both + only_a), b = (double)(both + only_b);
+  if (!(a > 0.0) || !(b > 0.0)) return (stats_interval){NAN, NAN, NAN};
+  const double ratio = a / b, width = 1.959963984540054 * sqrt((double)(only_a + only_b) / (a * b));
+  return (stats_interval){ratio, ratio * exp(-width), ratio * exp(width)};
+}

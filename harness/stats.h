@@ -23,6 +23,10 @@ enum { STATS_LEAST = 6 }; /* values that an interval of 95 % takes: of 5, not ev
 stats_interval stats_median_interval(double *x, size_t n);
 /** Wilson 95 % interval of hits/n; all NAN for n = 0. */
 stats_interval stats_wilson(int64_t hits, int64_t n);
+/** Ratio (both + only_a) / (both + only_b) of two shares of hits on the same examples, with the 95 % Wald interval of its
+ *  logarithm for paired data, variance (only_a + only_b) / ((both + only_a)(both + only_b)) (Bonett & Price 2006, Statistics in
+ *  Medicine 25); all NAN when either has no hit. */
+stats_interval stats_paired_ratio(int64_t both, int64_t only_a, int64_t only_b);
 /** Ratio of medians a/b over paired rounds; resamples are of rounds. lo and hi are NAN for n < STATS_LEAST: resamples of so
  *  few rounds know too little of the spread. */
 stats_interval stats_ratio_bootstrap(const double *a, const double *b, size_t n, uint64_t seed);

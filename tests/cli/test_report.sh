@@ -31,7 +31,7 @@ head -n 1 "$work/csv" | grep -q '^experiment,task,model,method,params,seed,n,hea
 "$ICEBENCH_BIN" report --format json | grep -c '"method": ' | grep -qx 5 || why="$why; json"
 "$ICEBENCH_BIN" report --format html | grep -q '</html>' || why="$why; html"
 "$ICEBENCH_BIN" report --format latex --experiment attn | grep -q bottomrule || why="$why; latex"
-"$ICEBENCH_BIN" report --against paper | grep -q 'Nothing is published' || why="$why; against"
+"$ICEBENCH_BIN" report --against paper | grep -q 'lra/listops against published values' || why="$why; against"
 verdict report__every_format__is_written "$why"
 
 why=""

@@ -1,4 +1,4 @@
-/* test_report.c - reports: order, both speed-ups, unknown values, hostile names, published figures, what fails.
+/* test_report.c - reports: order, both speed-ups, unknown values, hostile names, what fails.
  * The whole text of a report is held by tests/regression/test_report_golden.c. */
 #include <math.h>
 #include <setjmp.h>
@@ -248,74 +248,6 @@ static void test_latex__hostile_names__escaped(void **state) {
   free(t);
 }
 
-/* --- published figures -------------------------------------------------------------------------------------------------- */
-
-static const char header[] = "task,method,model,accuracy,seconds,retention\n";
-
-static char *against(report_format format, const char *lines) {
-  char text[1024];
-  (void)snprintf(text, sizeof text, "# From a paper.\n%s%s", header, lines);
-  return report_of(&(report_options){.format = format, .published = text});
-}
-
-static void test_published__figures__beside_ours_as_ratios(void **state) {
-  (void)state;
-  put("e", "iceformer", "{\"k\":8}");
-  char *t = against(REPORT_MD, "lra/listops,vanilla,softmax,0.37,3.0,\nlra/listops,iceformer,softmax,,0.4,0.986\nlra/listops,iceformer,other,,0.5,\nlra/text,dense,,1,2,3\n");
-  static const char *const row[] = {"lra/listops against published", "| iceformer", "0.4000 [", "2.50 [", "7.5 ", "0.986", "0.4 |", "(softmax, published only)", "(other, published only)", "6.0 "};
-  in_order(t, row, 10);
-  has(t, "From a paper.");
-  lacks(t, "lra/text");
-  free(t);
-  t = against(REPORT_JSON, "lra/listops,vanilla,softmax,0.37,3.0,\nlra/listops,iceformer,,0.36,0.4,\n");
-  json_t *rows = json_loads(t, 0, NULL);
-  const json_t *r = json_array_get(rows, 0);
-  assert_true(json_real_value(json_object_get(r, "paper_accuracy")) == 0.36);
-  assert_true(json_real_value(json_object_get(r, "paper_attention_s")) == 0.4);
-  assert_true(json_real_value(json_object_get(r, "paper_speedup_vanilla")) == 7.5);
-  assert_true(json_is_null(json_object_get(r, "paper_retention")));
-  json_decref(rows);
-  free(t);
-}
-
-static void test_published__none_for_the_task__said(void **state) {
-  (void)state;
-  put("e", "dense", "{}");
-  char *t = against(REPORT_MD, "lra/text,vanilla,softmax,0.37,3.0,\n");
-  has(t, "Nothing is published for lra/listops.");
-  free(t);
-}
-
-static void test_published__malformed__names_the_line(void **state) {
-  (void)state;
-  static const char *const bad[] = {"a,b\n", "lra/listops,dense,,x,,\n", "lra/listops,dense,,1,2,3,4\n", ",dense,,1,2,3\n", "lra/listops,dense,,-1,,\n"};
-  put("e", "dense", "{}");
-  for (int i = 0; i < 5; i++) {
-    char text[256];
-    ice_err e = {0};
-    (void)snprintf(text, sizeof text, "%s%s", header, bad[i]);
-    assert_int_equal(report_write(s, &(report_options){.published = text}, stdout, &e), ICE_DATA);
-    has(e.text, "line 2");
-  }
-  ice_err e = {0};
-  assert_int_equal(report_write(s, &(report_options){.published = "task,method\n"}, stdout, &e), ICE_DATA);
-}
-
-/* The shipped file reads, and its headline ratio is the paper's. */
-static void test_published__shipped_file__reads(void **state) {
-  (void)state;
-  static char text[16384];
-  FILE *f = fopen("results/published/iceformer-lra.csv", "rb");
-  assert_non_null(f);
-  const size_t n = fread(text, 1, sizeof text - 1, f);
-  (void)fclose(f);
-  text[n] = 0;
-  put("e", "iceformer", "{\"k\":20}");
-  char *t = report_of(&(report_options){.published = text});
-  has(t, " 7.7 |");
-  free(t);
-}
-
 /* --- nothing ------------------------------------------------------------------------------------------------------------ */
 
 static void test_report__nothing__no_verdict(void **state) {
@@ -343,10 +275,6 @@ int main(void) {
       TEST(test_csv__quotes_commas_newlines__quoted),
       TEST(test_html__hostile_names__escaped),
       TEST(test_latex__hostile_names__escaped),
-      TEST(test_published__figures__beside_ours_as_ratios),
-      TEST(test_published__none_for_the_task__said),
-      TEST(test_published__malformed__names_the_line),
-      TEST(test_published__shipped_file__reads),
       TEST(test_report__nothing__no_verdict),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

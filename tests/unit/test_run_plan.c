@@ -12,6 +12,7 @@
 
 #include "datasets/task.h"
 #include "harness/cell.h"
+#include "harness/label.h"
 #include "harness/machine.h"
 #include "harness/registry/registry.h"
 #include "harness/run.h"
@@ -134,9 +135,9 @@ static void test_padding__both__own_identity_and_label(void **state) {
   if (run_plan_create(&p, scratch_path("x.yaml"), &o, &e) != ICE_OK) fail_msg("%s", e.text);
   assert_int_equal(p.n, 2);
   assert_string_equal(p.cell[0].key, before);
-  assert_null(strstr(p.cell[0].label, RUN_LABEL_PADDED));
+  assert_null(strstr(p.cell[0].label, LABEL_PADDED));
   assert_string_not_equal(p.cell[1].key, before);
-  assert_non_null(strstr(p.cell[1].label, RUN_LABEL_PADDED));
+  assert_non_null(strstr(p.cell[1].label, LABEL_PADDED));
   run_plan_destroy(&p);
   if (run_plan_create(&p, scratch_path("x.yaml"), &computed, &e) != ICE_OK) fail_msg("%s", e.text);
   assert_int_equal(p.n, 1);
