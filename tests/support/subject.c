@@ -36,6 +36,8 @@ static const struct {
     {"nystromformer", "conv=0"},
     {"nystromformer", "conv=0 landmarks=9"},
     {"nystromformer", "conv=0 landmarks=48 short=pinv"},
+    {"htransformer1d", "rank=2"},
+    {"htransformer1d", "rank=6"},
 };
 static const struct {
   const char *method, *format;
@@ -130,9 +132,12 @@ int subject_by_score(const subject *s) {
 int subject_uses(const subject *s, const attn_case *c, const attn_result *r, int64_t row, int64_t j) {
   const int64_t ib = row / (c->pb.h * c->pb.nq), iq = row % c->pb.nq;
   if (!attn_case_sees(c, ib, iq, j)) return 0;
-  if (r->keys && !subject_by_score(s) && (iq != j || c->pb.nq != c->pb.nk)) return r->keys[row * c->pb.nk + j];
-  return 1;
+  if (iq == j && c->pb.nq == c->pb.nk) return 1;
+  if (subject_shares_queries(s)) return 0; /* rows of masked positions are zeros */
+  return r->keys && !subject_by_score(s) ? r->keys[row * c->pb.nk + j] : 1;
 }
+
+int subject_shares_queries(const subject *s) { return !strcmp(s->m->name, "htransformer1d"); }
 
 void *subject_budget(const subject *s, int budget) {
   char settings[64];

@@ -23,6 +23,8 @@ int subject_can(const subject *s, attn_shape shape);
 int subject_reports_all(const subject *s);
 /** 1 when the method chooses keys by their scores, and the first ones where scores are equal. */
 int subject_by_score(const subject *s);
+/** 1 when means of queries stand for several rows; those of masked positions are then no queries. */
+int subject_shares_queries(const subject *s);
 /** 1 when a row has to use key j, the only one that is not masked: those that see it, or, of methods with windows or buckets, those that
  *  report it, and that of position j in any case. */
 int subject_uses(const subject *s, const attn_case *c, const attn_result *r, int64_t row, int64_t j);
