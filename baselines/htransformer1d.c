@@ -236,6 +236,12 @@ static uint64_t attend(const ht_head *h, int level, int64_t b0, int64_t b1, cons
   for (int64_t b = b0; b < b1; b++) {
     const ht_tile t = ht_tile_of(h, level, b);
     load_states(h, level, &t, w);
+    int counts = 0;
+    for (int64_t i = 0; i < t.rows; i++) counts |= l->count[t.i0 + i] > 0.0f;
+    if (!counts) { /* nobody asks */
+      store_states(h, level, &t, w, out, os);
+      continue;
+    }
     ht_score(h, level, &t, w);
     mk->softmax_block(t.rows, t.width, w->s, w->ld, NULL, w->m, w->l, w->o, dv, dv);
     mk->drop_block(t.rows, t.width, w->s, w->ld, dr, l->at + t.i0, 0);
