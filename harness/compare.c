@@ -107,22 +107,24 @@ static compare_finding judge_times(const compare_side *base, const compare_cell 
 
 /* ---- Accuracy. */
 
-/* Hits over the items of both sides. *whole: both sides judged the same items. */
+/* Marks of the items of both sides. *whole: both sides judged the same items; pairs->n = 0: some marks are no hits or misses. */
 static size_t match_items(const compare_cell *b, const compare_cell *n, double *before, double *after, stats_pairs *pairs, int *whole) {
   size_t i = 0, k = 0, m = 0;
+  int hits = 1;
   *pairs = (stats_pairs){0};
   while (i < b->n_items && k < n->n_items) {
-    const int32_t x = b->item[2 * i], y = n->item[2 * k];
+    const int64_t x = b->item[i].item, y = n->item[k].item;
     if (x < y) i++;
     else if (y < x) k++;
     else {
-      after[m] = n->item[2 * k++ + 1], before[m] = b->item[2 * i++ + 1];
+      after[m] = n->item[k++].mark, before[m] = b->item[i++].mark;
+      hits &= (after[m] == 0.0 || after[m] == 1.0) && (before[m] == 0.0 || before[m] == 1.0);
       pairs->only_a += after[m] > before[m];
       pairs->only_b += before[m] > after[m];
       m++;
     }
   }
-  pairs->n = (int64_t)m;
+  pairs->n = hits ? (int64_t)m : 0;
   *whole = m == b->n_items && m == n->n_items;
   return m;
 }
@@ -151,7 +153,7 @@ static int judge_accuracy(const compare_side *base, const compare_cell *b, const
   f->gate = gate;
   if (m && whole) {
     f->change = stats_difference_bootstrap(y, x, m, SEED);
-    f->p = stats_mcnemar(pairs);
+    f->p = pairs.n ? stats_mcnemar(pairs) : (double)NAN;
     f->detectable = stats_detectable_difference(pairs);
   } else
     f->change = unpaired(after, before);

@@ -86,7 +86,8 @@ static const char rows_sql[] =
     " (SELECT value FROM metric t WHERE t.cell_id = a.id AND t.name = 'twin_instructions') AS twin_instructions,"
     " (SELECT group_concat(ns, ' ') FROM (SELECT ns FROM sample s WHERE s.cell_id = a.id AND s.method = a.method AND s.phase = 'attention'"
     "   ORDER BY round)) AS samples,"
-    " (SELECT hex(data) FROM prediction p WHERE p.cell_id = a.id) AS predictions "
+    " (SELECT hex(data) FROM prediction p WHERE p.cell_id = a.id) AS predictions,"
+    " (SELECT group_concat(item || ' ' || mark, ' ') FROM answer w WHERE w.cell_id = a.id AND mark IS NOT NULL) AS marks "
     "FROM attempt a JOIN build b ON b.id = a.build_id JOIN machine k ON k.id = a.machine_id LEFT JOIN metrics m ON m.cell_id = a.id "
     "WHERE (?1 = '' OR substr(b.git_commit, 1, length(?1)) = ?1) AND (?2 = '' OR a.experiment = ?2) "
     "AND a.experiment <> 'bench-gate' " /* its rows are ratios of two sides already */
@@ -191,7 +192,7 @@ static int add_run(const compare_side *s, compare_cell *c, int row, ice_err *e) 
 }
 
 static int by_item(const void *a, const void *b) {
-  const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+  const int64_t x = ((const compare_item *)a)->item, y = ((const compare_item *)b)->item;
   return (x > y) - (x < y);
 }
 
@@ -205,16 +206,27 @@ static uint32_t hex_word(const char *text) { /* 8 digits of 4 bytes, little-endi
   return v;
 }
 
+/* Marks of answers in words: "item mark item mark ...". */
+static int read_marks(const compare_side *s, compare_cell *c, ice_err *e) {
+  const char *text = report_rows_text(&s->rows, c->row, "marks");
+  if (!text) return ICE_OK;
+  if (!(c->item = malloc((strlen(text) / 4 + 1) * sizeof *c->item))) return no_memory(e);
+  for (char *end = NULL; *text; text = end + (*end == ' ')) {
+    const int64_t item = strtoll(text, &end, 10);
+    c->item[c->n_items++] = (compare_item){item, strtod(end, &end)};
+  }
+  qsort(c->item, c->n_items, sizeof *c->item, by_item);
+  return ICE_OK;
+}
+
 static int read_predictions(const compare_side *s, compare_cell *c, ice_err *e) {
   const char *text = report_rows_text(&s->rows, c->row, "predictions");
   const size_t n = text ? strlen(text) / 24 : 0; /* (item, expected, predicted) of 4 bytes each */
-  if (!n) return ICE_OK;
-  if (!(c->item = malloc(n * 2 * sizeof *c->item))) return no_memory(e);
-  for (size_t i = 0; i < n; i++) {
-    c->item[2 * i] = (int32_t)hex_word(text + 24 * i);
-    c->item[2 * i + 1] = hex_word(text + 24 * i + 8) == hex_word(text + 24 * i + 16);
-  }
-  qsort(c->item, n, 2 * sizeof *c->item, by_item);
+  if (!n) return read_marks(s, c, e);
+  if (!(c->item = malloc(n * sizeof *c->item))) return no_memory(e);
+  for (size_t i = 0; i < n; i++)
+    c->item[i] = (compare_item){(int32_t)hex_word(text + 24 * i), hex_word(text + 24 * i + 8) == hex_word(text + 24 * i + 16)};
+  qsort(c->item, n, sizeof *c->item, by_item);
   c->n_items = n;
   return ICE_OK;
 }

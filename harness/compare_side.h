@@ -8,13 +8,18 @@
 #include "harness/stats_tests.h"
 #include "harness/store.h"
 
+typedef struct compare_item { /* how an example was marked: 1 or 0, or something between */
+  int64_t item;
+  double mark;
+} compare_item;
+
 typedef struct compare_cell {
   int row;               /* of the side's rows: the one that counts                        */
   char *identity;        /* text that both sides of a cell share; owned                     */
   double *ns;            /* samples of the attention time, run after run; owned             */
   size_t *runs;          /* [n_runs] samples of each run; owned                             */
   size_t n_runs, n_ns;
-  int32_t *item;         /* [n_items, 2]: item, hit (0 or 1), by item; owned                */
+  struct compare_item *item; /* [n_items], by item; owned                                    */
   size_t n_items;
 } compare_cell;
 

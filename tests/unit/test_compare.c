@@ -356,6 +356,31 @@ static void test_judge__fifty_without_change__few_alarms_and_5_percent_is_caught
   assert_in_range(caught, 48, 50);
 }
 
+/* Marks between 0 and 1, of answers in words: paired by item, without a test that is for hits only. */
+static void test_compare__marks_of_answers__are_paired(void **state) {
+  (void)state;
+  side words = plain;
+  words.hits = 0; /* no predictions */
+  static const char *const files[] = {"base.db", "new.db"};
+  for (int f = 0; f < 2; f++) {
+    put(files[f], words);
+    char sql[400];
+    (void)snprintf(sql, sizeof sql,
+                   "UPDATE attempt SET digest = NULL; WITH RECURSIVE i(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM i WHERE x < 29) "
+                   "INSERT INTO answer (cell_id, item, id, text, expected, tokens, cut, mark) SELECT 1, x, x, '', '[]', 1, 0, (x %% 5) * 0.2 - %g * (x %% 5 > 0) FROM i;"
+                   "UPDATE metric SET value = (SELECT avg(mark) FROM answer) WHERE name = 'accuracy'",
+                   f * 0.1);
+    change(files[f], sql);
+  }
+  assert_int_equal(verb("base.db", "new.db", "--format", "json", NULL), ICE_LESS_ACCURATE);
+  json_t *o = json_loads(output(), 0, NULL), *found = json_object_get(json_array_get(json_object_get(o, "cells"), 0), "accuracy");
+  assert_true(fabs(json_number_value(json_object_get(found, "change")) + 0.08) < 1e-9);
+  assert_true(json_number_value(json_object_get(found, "change_hi")) < -0.05); /* unpaired, the spread of the marks would hide it */
+  assert_true(json_is_null(json_object_get(found, "p_holm")));
+  json_decref(o);
+  assert_int_equal(verb("base.db", "base.db", NULL), ICE_OK);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, scratch_teardown)
 int main(void) {
   const struct CMUnitTest tests[] = {
@@ -374,6 +399,7 @@ int main(void) {
       T(test_compare__commits_and_experiments_of_one_database),
       T(test_compare__repetitions_by_one_build__are_pooled),
       T(test_compare__formats__are_what_their_readers_expect),
+      T(test_compare__marks_of_answers__are_paired),
       T(test_judge__fifty_without_change__few_alarms_and_5_percent_is_caught),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
