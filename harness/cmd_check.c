@@ -7,6 +7,7 @@
 #include "harness/aims.h"
 #include "harness/cli.h"
 #include "harness/config.h"
+#include "harness/llama_recipe.h"
 #include "harness/recipe.h"
 
 enum { SHOWN = 40 }; /* cells without -v */
@@ -71,8 +72,23 @@ static int check_training(const char *file, const recipe *r, const char *const *
   return ICE_OK;
 }
 
+static int check_llama(const char *file, yaml_doc *doc, const char *const *set, int json, ice_err *e) {
+  llama_recipe r;
+  if (set) return ice_fail(e, ICE_USAGE, "--set %s: %s is a training, which takes no overrides", set[0], file);
+  ICE_TRY(llama_recipe_read(doc, &r, e));
+  if (json)
+    return cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:I, s:I, s:I, s:I}", "file", file, "kind", "training", "name", r.name, "out",
+                                    r.out, "tokenizer", r.tokenizer, "init", r.init, "layers", (json_int_t)r.model.layers, "length",
+                                    (json_int_t)r.length, "batch", (json_int_t)r.batch, "steps", (json_int_t)r.steps),
+                          e);
+  (void)printf("%s: ok, training %s of a Llama model: %lld steps of %lld sequences of %lld tokens, writes %s\n", file, r.name, (long long)r.steps,
+               (long long)r.batch, (long long)r.length, r.out);
+  return ICE_OK;
+}
+
 static int read_training(const char *file, yaml_doc *doc, const char *const *set, int json, ice_err *e) {
   recipe r;
+  if (llama_recipe_is_one(doc)) return check_llama(file, doc, set, json, e);
   int rc = recipe_read(doc, &r, e);
   if (rc == ICE_OK) rc = check_training(file, &r, set, json, e);
   recipe_free(&r);

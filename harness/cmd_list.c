@@ -11,6 +11,7 @@
 #include "datasets/task.h"
 #include "harness/cli.h"
 #include "harness/config.h"
+#include "harness/llama_recipe.h"
 #include "harness/recipe.h"
 #include "harness/registry/registry.h"
 #include "models/safetensors.h"
@@ -92,7 +93,14 @@ static void visit_config(const char *path, json_t *out) {
   recipe r = {0};
   ice_err e = {0};
   int rc = yaml_read(path, &doc_yaml, &e);
-  if (rc == ICE_OK && recipe_is_one(doc_yaml)) {
+  llama_recipe lr;
+  if (rc == ICE_OK && llama_recipe_is_one(doc_yaml)) {
+    rc = llama_recipe_read(doc_yaml, &lr, &e);
+    if (rc == ICE_OK) {
+      kind = "training";
+      (void)snprintf(doc, sizeof doc, "training %s of a Llama model, %lld steps", lr.name, (long long)lr.steps);
+    }
+  } else if (rc == ICE_OK && recipe_is_one(doc_yaml)) {
     rc = recipe_read(doc_yaml, &r, &e);
     if (rc == ICE_OK) {
       kind = "training";

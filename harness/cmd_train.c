@@ -6,6 +6,7 @@
 
 #include "datasets/task.h"
 #include "harness/cli.h"
+#include "harness/llama_recipe.h"
 #include "harness/recipe.h"
 #include "harness/registry/registry.h"
 #include "kernels/core/alloc.h"
@@ -133,6 +134,26 @@ static int train_recipe(const cli_common *common, const recipe *r, train_start s
   return rc;
 }
 
+static int train_llama(const cli_common *common, yaml_doc *doc, train_start start, ice_err *e) {
+  llama_recipe r;
+  report_state state = {.common = common};
+  int stopped;
+  ICE_TRY(llama_recipe_read(doc, &r, e));
+  catch_signals();
+  cli_progress_start(&state.progress, r.name, !common->quiet);
+  int rc = llama_recipe_train(common, &r, start, &stop_requested, &stopped, report, &state, e);
+  cli_progress_end(&state.progress);
+  return stopped ? 128 + (int)stop_signal : rc;
+}
+
+static int train_file(const cli_common *common, yaml_doc *doc, train_start start, ice_err *e) {
+  recipe r;
+  int rc = recipe_read(doc, &r, e);
+  if (rc == ICE_OK) rc = train_recipe(common, &r, start, e);
+  recipe_free(&r);
+  return rc;
+}
+
 static int train_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   const char *resume = NULL, *force = NULL, *file = NULL;
   int files = 0;
@@ -142,11 +163,8 @@ static int train_main(const cli_common *common, int argc, char **argv, ice_err *
   if (resume && force) return ice_fail(e, ICE_USAGE, "train: --resume goes on from a state, --force drops it; choose one");
   const train_start start = resume ? TRAIN_RESUME : force ? TRAIN_FORCE : TRAIN_NEW;
   yaml_doc *doc;
-  recipe r;
   ICE_TRY(yaml_read(file, &doc, e));
-  int rc = recipe_read(doc, &r, e);
-  if (rc == ICE_OK) rc = train_recipe(common, &r, start, e);
-  recipe_free(&r);
+  const int rc = llama_recipe_is_one(doc) ? train_llama(common, doc, start, e) : train_file(common, doc, start, e);
   yaml_close(doc);
   return rc;
 }
@@ -173,6 +191,17 @@ const cli_verb cli_verb_train = {
             "  dev_examples (all)         how many of the dev split an evaluation takes, always the same\n"
             "  hold_out                   so many training examples serve as dev split: for tasks whose dev split is the test split\n"
             "  threads (all cores)\n"
+            "\n"
+            "A file with `text` trains a Llama model on token streams and writes a Hugging Face folder in bf16. Its keys:\n"
+            "  name, out, tokenizer       needed: a name, the new folder, a tokenizer.model (or a model that has one)\n"
+            "  text                       a file or a list of them, drawn from evenly: plain text, or .jsonl with `text`, or with\n"
+            "                             `prompt` and `answer` (expected_number)\n"
+            "  model                      {width: 256, layers: 6, heads: 4, kv_heads, head_dim, mlp: 688, context: 2048, norm_eps, rope_base,\n"
+            "                             rope_scale, tied}; context is stretched by rope_scale\n"
+            "  init                       a folder or GGUF file of the same sizes to start from\n"
+            "  length (512)  batch (8)  steps (1000)  warmup (a twentieth)  lr (1e-3)  decay (0.1)  clip (1)\n"
+            "  prompt_weight (1)          how much predictions inside prompts count\n"
+            "  seed (1)  save_every (100)  threads (all cores)\n"
             "\n"
             "Ctrl-C saves the state and exits 130.\n"
             "\n"
