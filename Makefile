@@ -28,7 +28,7 @@ FUZZSRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY  := $(FUZZSRC:%.c=$(B)/%.replay)
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0)
 
-.PHONY: all deps test check-tests golden quickstart bench bench-gate bench-noise plugins man install uninstall asan tsan fuzz format clean help FORCE
+.PHONY: all deps test check-tests golden quickstart bench bench-gate bench-noise plugins man install uninstall asan tsan fuzz fault deb format clean help FORCE
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -155,6 +155,10 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (clang-14); new inputs go to build/f
 	@$(MAKE) --no-print-directory VARIANT=fuzz CC=clang-14 $(FUZZSRC:%.c=build/fuzz/%.fuzzer)
 	@for f in $(basename $(notdir $(FUZZSRC))); do mkdir -p build/fuzz/found/$$f; \
 	  build/fuzz/tests/fuzz/$$f.fuzzer -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 build/fuzz/found/$$f tests/fuzz/corpus/$$f || exit 1; done
+
+FAULTS ?= 200
+fault: $(B)/icebench ## kill run, merge and migration FAULTS times each (200), fill the disk, move the clock
+	@FAULTS=$(FAULTS) B=$(B) tests/run.sh cli/test_fault
 
 format: ## lay out the sources with clang-format
 	clang-format -i $$(git ls-files '*.c' '*.h')
