@@ -137,11 +137,14 @@ install: all man ## install program, manual pages, completion, experiments, chec
 	install -m 644 $(B)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 644 $(B)/man/icebench.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/icebench
 	@for f in docs/plugin.c kernels/attn.h $$(find configs plots models/checkpoints models/tapes results/paper -type f -not -path 'plots/out/*' -not -name '*.state'); do \
-	  install -D -m 644 $$f $(SHARE)/$$f || exit 1; done
+	  install -D -m $$(test -x $$f && echo 755 || echo 644) $$f $(SHARE)/$$f || exit 1; done
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/icebench $(DESTDIR)$(PREFIX)/share/man/man1/icebench.1 $(DESTDIR)$(PREFIX)/share/man/man1/icebench-*.1 \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/icebench $(SHARE)
+
+deb: all man ## a Debian package (build/release/deb/icebench_VERSION_ARCH.deb); lintian looks at it where it is installed
+	@deb=$$(packaging/deb.sh $(B) $(VERSION)) && echo $$deb && if command -v lintian >/dev/null; then lintian --fail-on error,warning $$deb; fi
 
 asan: ## tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory VARIANT=asan check-tests

@@ -23,4 +23,18 @@ install_to uninstall && why="" || why="$(tail -n 5 "$work/log")"
 [ -z "$(find "$root" -type f)" ] || why="$why left: $(find "$root" -type f | head -3)"
 verdict uninstall__after_install__leaves_no_file "$why"
 
+name=deb__unpacked__works_and_lintian_is_content
+if command -v dpkg-deb >/dev/null && command -v dpkg-shlibdeps >/dev/null && ! ldd "$ICEBENCH_BIN" | grep -q 'lib[at]san'; then
+  make --no-print-directory deb B="${b#"$PWD"/}" >"$work/log" 2>&1 && why="" || why="$(tail -n 5 "$work/log")"
+  deb=$(ls "$b"/deb/*.deb)
+  dpkg-deb -x "$deb" "$work/deb" && [ "$("$work/deb/usr/bin/icebench" --version)" = "$("$ICEBENCH_BIN" --version)" ] || why="$why it does not run"
+  [ -s "$work/deb/usr/share/man/man1/icebench-merge.1.gz" ] || why="$why no manual pages"
+  dpkg-deb -f "$deb" Depends | grep -q 'libopenblas0.*libsqlite3-0' || why="$why Depends: $(dpkg-deb -f "$deb" Depends)"
+  (cd "$work/deb" && dpkg-deb -I "$deb" md5sums | md5sum -c --quiet) >"$work/out" 2>&1 || why="$why $(cat "$work/out")"
+  command -v lintian >/dev/null || echo "SKIP lintian is not installed, the package is not looked at"
+  verdict $name "$why"
+else
+  skipped $name "dpkg-dev is not installed, or this is a sanitizer build"
+fi
+
 exit $failed
