@@ -130,6 +130,14 @@ static void test_draw__windows_answers_and_padding(void **state) {
     for (int i = 0; i <= N; i++) assert_int_equal(ids[i], i > 5 ? 11 : i % 4 ? 10 : ids[0]);
     for (int i = 0; i < N; i++) assert_true(w[i] == (i + 1 > 5 ? 0.0f : i + 1 >= 4 ? 1.0f : 0.25f));
   }
+  int32_t later[N + 1];
+  int differ = 0;
+  for (int row = 0; row < 10; row++) { /* another step, another batch */
+    llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, ids, w);
+    llama_corpus_draw(&c, 1, 8, row, N, 0.25f, 11, later, w);
+    differ += memcmp(ids, later, sizeof ids) != 0;
+  }
+  assert_true(differ >= 5);
   assert_true(texts > 70 && answers > 70); /* sources share alike, however many documents they have */
   llama_corpus_free(&c);
 }
