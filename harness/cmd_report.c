@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "harness/cli.h"
+#include "harness/published.h"
 #include "harness/report.h"
 #include "harness/report_mixed.h"
 #include "harness/report_verdicts.h"
@@ -59,7 +60,9 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
   if (rc == ICE_OK) {
     const report_options o = {.experiment = experiment, .format = (report_format)chosen, .width = terminal_width()};
     if (!mixed && !published) rc = report_refuse_mixed(s, experiment, e);
-    if (rc == ICE_OK) rc = published ? report_verdicts_write(s, &o, published, stdout, e) : report_write(s, &o, stdout, e);
+    int beside = 0; /* rows of tasks in words; an experiment of them has no verdicts on the Long Range Arena */
+    if (rc == ICE_OK && published && o.format == REPORT_MD) rc = published_write(s, &o, stdout, &beside, e);
+    if (rc == ICE_OK && !(beside && experiment)) rc = published ? report_verdicts_write(s, &o, published, stdout, e) : report_write(s, &o, stdout, e);
     store_close(s);
   }
   free(published);

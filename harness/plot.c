@@ -14,6 +14,7 @@
 #include "harness/config_shape.h"
 #include "harness/plot_layout.h"
 #include "harness/plot_script.h"
+#include "harness/published.h"
 #include "harness/report_rows.h"
 #include "kernels/core/fileio.h"
 
@@ -210,6 +211,7 @@ typedef struct picture {
   const plot_options *o;
   char **group;         /* [GROUP] values of group_columns */
   const char *rows_sql; /* text of plots/rows.sql */
+  const char *published; /* JSON of published.h */
   const char *stem;     /* names of its files begin so */
   report_rows facts;    /* one row a method */
   char subject[800], machine[400], build[500];
@@ -218,11 +220,12 @@ typedef struct picture {
 
 static int select_rows(store *s, const picture *p, const char *sql, report_rows *r, ice_err *e) {
   char *text = NULL;
-  const char *bind[GROUP];
+  const char *bind[GROUP + 1];
   *r = (report_rows){0};
   for (int i = 0; i < GROUP; i++) bind[i] = p->group[i];
+  bind[GROUP] = p->published;
   if (asprintf(&text, "%s\n%s", p->rows_sql, sql) < 0) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  const int rc = report_rows_select(s, text, bind, GROUP, r, e);
+  const int rc = report_rows_select(s, text, bind, GROUP + 1, r, e);
   free(text);
   return rc;
 }
@@ -327,12 +330,13 @@ static void name_group(const report_rows *groups, int row, char *stem, size_t si
   }
 }
 
-static int draw_groups(store *s, const plot_options *o, const report_rows *groups, const char *rows_sql, struct dirent *const *entry, int n, ice_err *e) {
+static int draw_groups(store *s, const plot_options *o, const report_rows *groups, const char *rows_sql, const char *published, struct dirent *const *entry,
+                       int n, ice_err *e) {
   int drawn = 0;
   for (int row = 0; row < groups->n; row++) {
     char stem[380];
     name_group(groups, row, stem, sizeof stem);
-    picture p = {.o = o, .group = groups->cell + row * GROUP, .rows_sql = rows_sql, .stem = stem};
+    picture p = {.o = o, .group = groups->cell + row * GROUP, .rows_sql = rows_sql, .published = published, .stem = stem};
     int rc = read_facts(s, &p, e);
     for (int i = 0; rc == ICE_OK && i < n; i++)
       if (!o->figure || !strcmp(o->figure, entry[i]->d_name)) rc = draw_figure(s, &p, entry[i]->d_name, e);
@@ -348,7 +352,7 @@ static int draw_groups(store *s, const plot_options *o, const report_rows *group
 int plot_draw(store *s, const plot_options *o, ice_err *e) {
   struct dirent **entry = NULL;
   report_rows groups = {0};
-  char *rows_sql = NULL, sql[300];
+  char *rows_sql = NULL, *published = NULL, sql[300];
   int n = 0;
   if (!plot_terminal_known(o->terminal)) return ice_fail(e, ICE_USAGE, "--terminal = %s, allowed svg, png, pdf", o->terminal);
   (void)snprintf(sql, sizeof sql, "SELECT DISTINCT %s FROM results WHERE status = 'ok' %s ORDER BY %s", group_columns,
@@ -358,10 +362,12 @@ int plot_draw(store *s, const plot_options *o, ice_err *e) {
   if (rc == ICE_OK) rc = read_text("rows", ".sql", &rows_sql, e);
   if (rc == ICE_OK) rc = report_rows_select(s, sql, &o->experiment, o->experiment ? 1 : 0, &groups, e);
   if (rc == ICE_OK) rc = file_make_dirs(o->out, e);
-  if (rc == ICE_OK) rc = draw_groups(s, o, &groups, rows_sql, entry, n, e);
+  if (rc == ICE_OK) rc = published_read(&published, e);
+  if (rc == ICE_OK) rc = draw_groups(s, o, &groups, rows_sql, published, entry, n, e);
   for (int i = 0; i < n; i++) free(entry[i]);
   free((void *)entry);
   report_rows_free(&groups);
   free(rows_sql);
+  free(published);
   return rc;
 }

@@ -1,4 +1,5 @@
--- What every figure selects from: the finished rows of one group (?1..?6), as `named` with `series` and `setting`.
+-- What every figure selects from: the finished rows of one group (?1..?6), as `named` with `series` and `setting`; and `published`, figures of
+-- the task (?7: all of them as JSON, published.h).
 -- Rows of fewer examples and of older versions of a method stay out. The budget of a method is k, or else its only parameter
 -- that varies; where k stays and only the breadth of the search varies, that. setting tells the budget, series the method and
 -- whatever else varies.
@@ -20,11 +21,16 @@ WITH finished AS MATERIALIZED (
   FROM newest n LEFT JOIN varying v ON v.method = n.method GROUP BY n.method
 ), named AS MATERIALIZED (
   SELECT n.*,
-         -- tensors of several lengths: their charts have n as an axis, and others would mix the lengths
-         task IN ('synth/gauss', 'synth/clustered', 'synth/lowrank') AND (SELECT count(DISTINCT n) FROM newest) > 1 AS lengths,
+         -- tensors or prompts of several lengths: their charts have n as an axis, and others would mix the lengths
+         (task IN ('synth/gauss', 'synth/clustered', 'synth/lowrank') OR length IS NOT NULL) AND (SELECT count(DISTINCT n) FROM newest) > 1 AS lengths,
          n.method || iif(n.label LIKE '%padding computed%', ' padded', '') || coalesce((SELECT group_concat(' ' || p.key || '=' || p.value, '')
                                FROM json_each(given) p JOIN varying v ON v.method = n.method AND v.key = p.key
                                WHERE p.key IS NOT b.key), '') AS series,
          (SELECT p.key || '=' || p.value FROM json_each(given) p WHERE p.key = b.key) AS setting
   FROM newest n JOIN budget b ON b.method = n.method
+), published AS MATERIALIZED (
+  SELECT json_extract(value, '$.method') AS method, json_extract(value, '$.length') AS length,
+         iif(json_extract(value, '$.metric') = 'accuracy', json_extract(value, '$.value'), NULL) AS accuracy,
+         iif(json_extract(value, '$.metric') = 'attention_s', json_extract(value, '$.value'), NULL) AS seconds
+  FROM json_each(?7) WHERE json_extract(value, '$.task') = ?2
 )

@@ -52,7 +52,7 @@ verdict report__unknown_format__refused "$(complains 2 'allowed md, csv, json, l
 verdict report__unknown_rival__refused "$(complains 2 'allowed paper' report --against rumour)"
 verdict report__unknown_experiment__no_verdict "$(complains 6 "no results of experiment 'none'" report --experiment none)"
 verdict report__absent_database__says_how_to_make_one "$(complains 8 'icebench run makes' report --db "$work/none.db")"
-verdict plot__unknown_figure__refused "$(complains 2 'allowed accuracy-time' plot --figure pie --out "$work/charts")"
+verdict plot__unknown_figure__refused "$(complains 2 'allowed accuracy-length, accuracy-time' plot --figure pie --out "$work/charts")"
 verdict plot__unknown_terminal__refused "$(complains 2 'allowed svg, png, pdf' plot --terminal gif --out "$work/charts")"
 verdict plot__unknown_experiment__no_verdict "$(complains 6 'no rows for a chart' plot --experiment none --out "$work/charts")"
 echo text >"$work/file"

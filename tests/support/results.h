@@ -20,6 +20,7 @@ typedef struct results_row {
   int partial;
   int64_t n;     /* 0: 1,032 */
   double recall; /* 0: unknown */
+  int64_t length; /* 0: none; otherwise one timed input too */
 } results_row;
 void results_put(store *s, const results_row *row);
 

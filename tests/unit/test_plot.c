@@ -176,6 +176,28 @@ static void test_draw__tensors_of_several_lengths__time_over_length_with_the_cro
   has(file("g-time-n.gp"), "n = 1024 to 4096");
 }
 
+static void put_lines(const char *method, int64_t length, double accuracy, double ms) {
+  results_put(s, &(results_row){.experiment = "g", .task = "longeval/lines", .method = method, .accuracy = accuracy, .ms = ms, .vanilla = 2, .dense = 1.5,
+                                .error = 0.1, .mass = 0.9, .seed = 1, .examples = 50, .n = 24 * length, .length = length});
+}
+
+static void test_draw__prompts_of_several_lengths__published_values_as_marks(void **state) {
+  (void)state;
+  put_lines("dense", 200, 0.98, 4000), put_lines("dense", 680, 0.7, 40000);
+  put_lines("iceformer", 200, 0.96, 2000), put_lines("iceformer", 680, 0.66, 15000);
+  const plot_options o = options("g");
+  draw(&o);
+  const char *t = file("g-accuracy-length.dat");
+  has(t, "\ticeformer\ticeformer\t680\t66.0\t");
+  has(t, "\ticeformer, published\ticeformer\t500\tNaN\tNaN\tNaN\t90.0\n"); /* results/paper */
+  assert_null(strstr(t, "\t25\t")); /* those are of topics */
+  t = file("g-latency-length.dat");
+  has(t, "\tdense\tdense\t680\t40.0\t20.0\tNaN\n"); /* of both layers, of one */
+  has(t, "\tvanilla, published\tvanilla\t680\tNaN\tNaN\t20.15\n");
+  assert_true(exists("g-latency-length.svg") && exists("g-accuracy-length.svg"));
+  assert_false(exists("g-accuracy-time.svg")); /* it would mix lengths */
+}
+
 static void test_draw__tensors_of_one_length__frontiers(void **state) {
   (void)state;
   put_tensors("h", "dense", 1024, 1, 1);
@@ -377,7 +399,7 @@ static void test_draw__faults__named(void **state) {
   has(e.text, "svg, png, pdf");
   o.terminal = "svg", o.figure = "../../etc/passwd";
   assert_int_equal(plot_draw(s, &o, &e), ICE_USAGE);
-  has(e.text, "accuracy-time, error-k, error-time, recall-time, speedup-k, time-n");
+  has(e.text, "accuracy-length, accuracy-time, error-k, error-time, latency-length, recall-time, speedup-k, time-n");
 }
 
 static void test_draw__without_gnuplot__says_what_to_install(void **state) {
@@ -404,6 +426,7 @@ int main(void) {
       TEST(test_draw__several_tasks__a_picture_each),
       TEST(test_draw__several_budgets_over_length__a_line_each),
       TEST(test_draw__tensors_of_several_lengths__time_over_length_with_the_crossing),
+      TEST(test_draw__prompts_of_several_lengths__published_values_as_marks),
       TEST(test_draw__tensors_of_one_length__frontiers),
       TEST(test_rows__methods__in_registry_order_k_ascending),
       TEST(test_rows__seeds__are_averaged),

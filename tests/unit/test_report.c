@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "harness/published.h"
 #include "harness/report.h"
 #include "tests/support/results.h"
 #include "tests/support/scratch.h"
@@ -248,6 +249,46 @@ static void test_latex__hostile_names__escaped(void **state) {
   free(t);
 }
 
+/* --- published values of LongEval --------------------------------------------------------------------------------------- */
+
+static void test_published__lengths__beside_rows_of_the_same_length(void **state) {
+  (void)state;
+  char *text = NULL;
+  size_t size = 0;
+  int n = 0;
+  ice_err e = {0};
+  for (int i = 0; i < 2; i++)
+    results_put(s, &(results_row){.experiment = "e", .task = "longeval/lines", .method = "iceformer", .accuracy = 0.5, .ms = 9, .vanilla = 2, .dense = 1,
+                                  .error = 0.1, .mass = 0.9, .seed = 1, .examples = 50, .n = i ? 4805 : 11767, .length = i ? 200 : 500});
+  put("e", "dense", "{}");
+  FILE *f = open_memstream(&text, &size);
+  if (published_write(s, &(report_options){.experiment = "e"}, f, &n, &e) != ICE_OK) fail_msg("%s", e.text);
+  (void)fclose(f);
+  assert_int_equal(n, 2); /* not that of ListOps */
+  has(text, "|    500 | iceformer |");
+  has(text, " 0.5000 |     0.900 |");
+  free(text);
+}
+
+static void test_published__malformed__names_the_line_of_longeval(void **state) {
+  (void)state;
+  static const char head[] = "task,method,model,length,metric,value,error,source\n";
+  static const char *const bad[] = {"a,b\n", "t,m,x,200,speed,1,0,s\n", "t,m,x,-1,accuracy,1,0,s\n", "t,m,x,1,accuracy,0,0,s\n", "t,m,x,1,accuracy,1,2,s\n",
+                                    "t,m,x,1,accuracy,1,0,s,more\n", ",m,x,1,accuracy,1,0,s\n"};
+  char text[300], *json = NULL;
+  ice_err e = {0};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    (void)snprintf(text, sizeof text, "# note\n%s%s", head, bad[i]);
+    assert_int_equal(published_parse(text, &json, &e), ICE_DATA);
+    has(e.text, "line 3");
+    assert_null(json);
+  }
+  assert_int_equal(published_parse("task,method\n", &json, &e), ICE_DATA);
+  if (published_read(&json, &e) != ICE_OK) fail_msg("%s", e.text);
+  has(json, "vicuna-7b-v1.5-16k");
+  free(json);
+}
+
 /* --- nothing ------------------------------------------------------------------------------------------------------------ */
 
 static void test_report__nothing__no_verdict(void **state) {
@@ -275,6 +316,8 @@ int main(void) {
       TEST(test_csv__quotes_commas_newlines__quoted),
       TEST(test_html__hostile_names__escaped),
       TEST(test_latex__hostile_names__escaped),
+      TEST(test_published__lengths__beside_rows_of_the_same_length),
+      TEST(test_published__malformed__names_the_line_of_longeval),
       TEST(test_report__nothing__no_verdict),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
