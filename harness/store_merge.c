@@ -128,22 +128,25 @@ static int same_or_new(store *out, const char *table, const char *columns, const
   return rc;
 }
 
-static int copy_build(merger *m, int64_t from, int64_t *build, ice_err *e) {
+/* Of the row `from` of a table, as copy_machine. */
+static int copy_build(merger *m, const char *table, int64_t from, int64_t *build, ice_err *e) {
   static const char *const but[] = {"id", NULL};
-  char columns[2048];
+  char columns[2048], where[120];
   store_statement t;
-  ICE_TRY(select_row(m->in, &t, "build", but, "id = (SELECT build_id FROM attempt WHERE id = ?1)", from, columns, sizeof columns, e));
+  (void)snprintf(where, sizeof where, "id = (SELECT build_id FROM %s WHERE id = ?1)", table);
+  ICE_TRY(select_row(m->in, &t, "build", but, where, from, columns, sizeof columns, e));
   int rc = sqlite3_step(t.st) == SQLITE_ROW ? same_or_new(m->out, "build", columns, &t, build, e) : store_fail(m->in, "reading", e);
   store_finish(&t);
   return rc;
 }
 
 /* A machine that is known stays as it was seen first. */
-static int copy_machine(merger *m, int64_t from, ice_err *e) {
+static int copy_machine(merger *m, const char *table, int64_t from, ice_err *e) {
   static const char *const but[] = {NULL};
-  char columns[2048], list[512], sql[2800];
+  char columns[2048], list[512], sql[2800], where[120];
   store_statement t, put;
-  ICE_TRY(select_row(m->in, &t, "machine", but, "id = (SELECT machine_id FROM attempt WHERE id = ?1)", from, columns, sizeof columns, e));
+  (void)snprintf(where, sizeof where, "id = (SELECT machine_id FROM %s WHERE id = ?1)", table);
+  ICE_TRY(select_row(m->in, &t, "machine", but, where, from, columns, sizeof columns, e));
   places(columns, 1, list, sizeof list);
   (void)snprintf(sql, sizeof sql, "INSERT OR IGNORE INTO machine (%s) VALUES (%s)", columns, list);
   int rc = sqlite3_step(t.st) == SQLITE_ROW ? store_prepare(m->out, &put, sql, e) : store_fail(m->in, "reading", e);
@@ -184,8 +187,8 @@ static int copy_attempt(merger *m, const row *r, int64_t number, int counts, int
   char columns[2048], list[512], sql[2800];
   store_statement t, put;
   int64_t build = 0;
-  ICE_TRY(copy_machine(m, r->id, e));
-  ICE_TRY(copy_build(m, r->id, &build, e));
+  ICE_TRY(copy_machine(m, "attempt", r->id, e));
+  ICE_TRY(copy_build(m, "attempt", r->id, &build, e));
   ICE_TRY(select_row(m->in, &t, "attempt", but, "id = ?1", r->id, columns, sizeof columns, e));
   places(columns, 4, list, sizeof list);
   (void)snprintf(sql, sizeof sql, "INSERT INTO attempt (attempt, replaced_utc_ms, build_id, %s) VALUES (?1, ?2, ?3, %s)", columns, list);
@@ -340,10 +343,41 @@ static int merge_cells(merger *m, ice_err *e) {
   return rc;
 }
 
+/* A noise floor that is not there yet, with its machine and build. */
+static int copy_floor(merger *m, int64_t from, ice_err *e) {
+  static const char *const but[] = {"id", "build_id", NULL};
+  char columns[2048], all[2100], sql[2700];
+  store_statement t;
+  int64_t build = 0, id;
+  ICE_TRY(copy_machine(m, "noise_floor", from, e));
+  ICE_TRY(copy_build(m, "noise_floor", from, &build, e));
+  ICE_TRY(store_columns(m->in, "noise_floor", but, columns, sizeof columns, e));
+  (void)snprintf(all, sizeof all, "build_id, %s", columns);
+  (void)snprintf(sql, sizeof sql, "SELECT ?1, %s FROM noise_floor WHERE id = ?2", columns);
+  ICE_TRY(store_prepare(m->in, &t, sql, e));
+  store_bind_int(&t, build);
+  store_bind_int(&t, from);
+  int rc = sqlite3_step(t.st) == SQLITE_ROW ? same_or_new(m->out, "noise_floor", all, &t, &id, e) : store_fail(m->in, "reading", e);
+  store_finish(&t);
+  return rc;
+}
+
+/* What was learnt about the noise of the machines. */
+static int merge_floors(merger *m, ice_err *e) {
+  store_statement t;
+  int got, rc = ICE_OK;
+  ICE_TRY(store_prepare(m->in, &t, "SELECT id FROM noise_floor ORDER BY id", e));
+  while (rc == ICE_OK && (got = sqlite3_step(t.st)) != SQLITE_DONE)
+    rc = got == SQLITE_ROW ? copy_floor(m, sqlite3_column_int64(t.st, 0), e) : store_fail(m->in, "reading", e);
+  store_finish(&t);
+  return rc;
+}
+
 /* Of one moment: the source may be at work. */
 static int merge_one(merger *m, ice_err *e) {
   ICE_TRY(store_execute(m->in, "BEGIN", "reading", e));
   int rc = merge_cells(m, e);
+  if (rc == ICE_OK && !m->conflicts) rc = merge_floors(m, e);
   (void)sqlite3_exec(m->in->db, "ROLLBACK", NULL, NULL, NULL);
   return rc;
 }

@@ -23,7 +23,7 @@ typedef struct store_merged {
   int64_t retired;      /* rows of the target that no longer count */
 } store_merged;
 
-/** Adds every attempt of the sources in[n] (open for reading) to `out` (open for writing), in one transaction: all of it or
+/** Adds every attempt, and every noise floor, of the sources in[n] (open for reading) to `out` (open for writing), in one transaction: all of it or
  *  nothing. done[n] tells what came from each. ICE_USAGE for a conflict, with both origins; ICE_DB for a row that was
  *  edited after it was stored, and for every fault of a file. */
 int store_merge(store *out, store *const *in, int n, store_keep keep, store_merged *done, ice_err *e);

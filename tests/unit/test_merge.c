@@ -273,6 +273,20 @@ static void test_merge__source_of_an_older_schema__is_read(void **state) {
   assert_string_equal(ask("old.db", "PRAGMA integrity_check"), "ok|");
 }
 
+/* Calibrations are no cells: those that are not there yet are added, with the machine and build they are of. */
+static void test_merge__noise_floors__come_along_once(void **state) {
+  (void)state;
+  put("out.db", "k1", "ok", 0.25);
+  alter("out.db", "UPDATE build SET variant = 'other'; UPDATE attempt SET digest = NULL"); /* so that builds have other ids */
+  on_machine("m1");
+  put("a.db", "k2", "ok", 0.5);
+  alter("a.db", "INSERT INTO noise_floor VALUES (5, 'm1', 1, 1700000000000, 't', 'm', 'dense', '{}', 1, 'avx2', 9, 20, 0.05, 0.02, '{}')");
+  merge_ok("out.db", "a.db", NULL);
+  merge_ok("out.db", "a.db", NULL);
+  assert_string_equal(ask("out.db", "SELECT k.cpu, b.variant = 'other', f.floor FROM noise_floor f JOIN machine k ON k.id = f.machine_id "
+                                    "JOIN build b ON b.id = f.build_id"), "CPU of m1|0|0.02|");
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, scratch_teardown)
   const struct CMUnitTest tests[] = {
@@ -287,6 +301,7 @@ int main(void) {
       TEST(test_merge__edited_row_without_digest__refused),
       TEST(test_merge__machine_with_other_facts__refused),
       TEST(test_merge__source_of_an_older_schema__is_read),
+      TEST(test_merge__noise_floors__come_along_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
