@@ -41,7 +41,6 @@ typedef struct nystrom_plan {
 } nystrom_plan;
 
 static int64_t taps_floats(const nystrom_params *p) { return p->conv ? p->conv + 2 * NYSTROM_CONV_ROWS : 0; }
-static int64_t chunks_of(int64_t n) { return (n + NYSTROM_CHUNK - 1) / NYSTROM_CHUNK; }
 static int64_t kt_floats(const nystrom_plan *pl) { return attn_padded(pl->mk, pl->most) * pl->pb.d; }
 
 static nystrom_plan *plan_place(attn_layout *at, const attn_problem *pb, const nystrom_params *p) {
@@ -65,7 +64,7 @@ static void scratch_place(nystrom_scratch *sc, attn_layout *at, const attn_probl
   float **rows[] = {&sc->qbar, &sc->qs, &sc->a, &sc->z, &sc->u};
   const int64_t width[] = {pb->d, pb->d, m, m, pb->dv};
   for (int i = 0; i < 5; i++) *rows[i] = attn_place_floats(at, heads, m * width[i]);
-  sc->parts = attn_place_floats(at, heads * chunks_of(pb->nk), nystrom_part_floats(m, pb->dv));
+  sc->parts = attn_place_floats(at, heads * segment_chunks(pb->nk), segment_part_floats(m, pb->dv));
   sc->kappa = attn_place_floats(at, heads, 1);
 }
 
@@ -184,19 +183,18 @@ static void invert(const nystrom_call *c, int64_t i, float kappa, nystrom_work *
 }
 
 static float *part_of(const nystrom_call *c, int64_t i, int64_t chunk, int64_t m) {
-  const int64_t chunks = chunks_of(c->pl->pb.nk), most = nystrom_part_floats(c->pl->most, c->pl->pb.dv);
-  return c->sc.parts + i * chunks * most + chunk * nystrom_part_floats(m, c->pl->pb.dv);
+  const int64_t chunks = segment_chunks(c->pl->pb.nk), most = segment_part_floats(c->pl->most, c->pl->pb.dv);
+  return c->sc.parts + i * chunks * most + chunk * segment_part_floats(m, c->pl->pb.dv);
 }
 
 static void summarise(const nystrom_call *c, int64_t i, int64_t chunk, nystrom_work *w) {
   const nystrom_plan *pl = c->pl;
   int exact;
-  const int64_t kept = pl->count[i / pl->pb.h], m = head_landmarks(pl, i, &exact), j0 = chunk * NYSTROM_CHUNK;
+  const int64_t kept = pl->count[i / pl->pb.h], m = head_landmarks(pl, i, &exact), j0 = chunk * SEGMENT_CHUNK;
   if (exact || j0 >= kept) return;
-  float *part = part_of(c, i, chunk, m);
-  nystrom_summarise(pl->mk, m, pl->pb.d, pl->pb.dv, c->sc.qs + i * pl->most * pl->pb.d, rows_of(pl, pl->k, i),
-                    rows_of(pl, pl->v, i), j0, kept - j0 < NYSTROM_CHUNK ? kept : j0 + NYSTROM_CHUNK, part, part + m,
-                    part + m * 17, w);
+  segment_summarise(pl->mk, m, pl->pb.d, pl->pb.dv, c->sc.qs + i * pl->most * pl->pb.d, rows_of(pl, pl->k, i),
+                    rows_of(pl, pl->v, i), 0.0f, j0, kept - j0 < SEGMENT_CHUNK ? kept : j0 + SEGMENT_CHUNK,
+                    part_of(c, i, chunk, m), &w->segment);
 }
 
 /* u = Z (B V), or the values themselves. */
@@ -212,7 +210,7 @@ static void combine(const nystrom_call *c, int64_t i) {
     return;
   }
   float *sum = part_of(c, i, 0, m) + m * 17; /* merged in place of the first stretch */
-  nystrom_merge(m, dv, chunks_of(kept), part_of(c, i, 0, m), u, NULL);
+  segment_merge(m, dv, segment_chunks(kept), part_of(c, i, 0, m), u, NULL);
   memcpy(sum, u, (size_t)(m * dv) * sizeof(float));
   pl->mk->gemm(m, dv, m, c->sc.z + i * pl->most * pl->most, m, 1, sum, dv, pl->mk->panel, u, dv, 0);
 }
@@ -265,7 +263,7 @@ static attn_status nystrom_forward(const void *plan, const void *params, attn_vi
   nystrom_call c = {.pl = pl, .q = q, .out = out, .st = st};
   attn_layout shared = {.p = scratch};
   scratch_place(&c.sc, &shared, pb, &pl->par);
-  const int64_t heads = pb->b * pb->h, chunks = chunks_of(pb->nk), blocks = (pb->nq + NYSTROM_QUERIES - 1) / NYSTROM_QUERIES;
+  const int64_t heads = pb->b * pb->h, chunks = segment_chunks(pb->nk), blocks = (pb->nq + NYSTROM_QUERIES - 1) / NYSTROM_QUERIES;
   int wild = 0;
   float most = 0.0f;
 #pragma omp parallel num_threads(pb->threads)

@@ -15,8 +15,6 @@ typedef struct nystrom_params {
 enum { NYSTROM_KAPPA_MATRIX, NYSTROM_KAPPA_GLOBAL };    /* nystrom_params.kappa */
 enum { NYSTROM_SHORT_SOFTMAX, NYSTROM_SHORT_PINV };     /* nystrom_params.shorter */
 enum {
-  NYSTROM_CHUNK = 1024, /* keys whose summary is one task */
-  NYSTROM_KEYS = 256,   /* keys packed at a time */
   NYSTROM_QUERIES = 48, /* query rows at a time */
   NYSTROM_CONV_ROWS = 12
 };
@@ -28,7 +26,8 @@ int64_t nystrom_most(const nystrom_params *p, int64_t nk);
 
 /** Working memory of one thread. */
 typedef struct nystrom_work {
-  float *kt, *v, *s, *square, *m, *l, *window;
+  segment_work segment;
+  float *s, *square, *m, *l, *window;
 } nystrom_work;
 void nystrom_work_place(nystrom_work *w, attn_layout *at, const attn_problem *pb, const nystrom_params *p);
 
@@ -42,13 +41,6 @@ void nystrom_pinv(const attn_micro *mk, int64_t m, int64_t steps, const float *a
                   nystrom_work *w);
 /** The factors of a step, each [m, m]: n = -a z, p = 15 I + 7 n + n n, r = 13 I + n p. */
 void nystrom_factors(const attn_micro *mk, int64_t m, const float *a, const float *z, float *n, float *p, float *r);
-
-/** Online softmax of landmark queries qs [m, d] (scaled) over keys [j0, j1): top [m], l [m, 16], o [m, dv] from scratch. */
-void nystrom_summarise(const attn_micro *mk, int64_t m, int64_t d, int64_t dv, const float *qs, segment_rows k,
-                       segment_rows v, int64_t j0, int64_t j1, float *top, float *l, float *o, nystrom_work *w);
-/** Closes the summaries of `chunks` stretches (each top, l, o as above, one after the other): out [m, dv]; lse2 [m] or NULL. */
-void nystrom_merge(int64_t m, int64_t dv, int64_t chunks, const float *parts, float *out, float *lse2);
-static inline int64_t nystrom_part_floats(int64_t m, int64_t dv) { return m * (dv + 17); }
 
 /** out [rows, dv] (stride os) = softmax of q [rows, d] (stride qs) times kt, times u [m, dv]; at most NYSTROM_QUERIES rows.
  *  lse2 [rows] = log2-sum-exp2 of the rows. */

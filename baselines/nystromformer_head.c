@@ -17,10 +17,8 @@ static int64_t score_ld(const attn_micro *mk, int64_t m) { return attn_padded(mk
 void nystrom_work_place(nystrom_work *w, attn_layout *at, const attn_problem *pb, const nystrom_params *p) {
   const attn_micro *mk = attn_micro_get();
   const int64_t m = nystrom_most(p, pb->nk), rows = m > NYSTROM_QUERIES ? m : NYSTROM_QUERIES;
-  const int64_t queries = NYSTROM_QUERIES * score_ld(mk, m), tile = mk->rows * (NYSTROM_KEYS + 16);
-  w->kt = attn_place_floats(at, NYSTROM_KEYS, pb->d);
-  w->v = attn_place_floats(at, NYSTROM_KEYS, attn_padded(mk, pb->d > pb->dv ? pb->d : pb->dv));
-  w->s = attn_place_floats(at, 1, queries > tile ? queries : tile);
+  segment_work_place(&w->segment, at, pb->d, pb->d > pb->dv ? pb->d : pb->dv, 0);
+  w->s = attn_place_floats(at, NYSTROM_QUERIES, score_ld(mk, m));
   w->square = attn_place_floats(at, 4 * m, m);
   w->m = attn_place_floats(at, rows, 1);
   w->l = attn_place_floats(at, rows, 16);
@@ -76,49 +74,6 @@ void nystrom_pinv(const attn_micro *mk, int64_t m, int64_t steps, const float *a
     nystrom_factors(mk, m, a, from, n, p, r);
     product(mk, m, from, r, to, 0);
     for (int64_t i = 0; i < size; i++) to[i] *= 0.25f;
-  }
-}
-
-void nystrom_summarise(const attn_micro *mk, int64_t m, int64_t d, int64_t dv, const float *qs, segment_rows k,
-                       segment_rows v, int64_t j0, int64_t j1, float *top, float *l, float *o, nystrom_work *w) {
-  const int64_t ld = NYSTROM_KEYS + 16;
-  for (int64_t i = 0; i < m; i++) top[i] = -INFINITY;
-  memset(l, 0, (size_t)(m * 16) * sizeof(float));
-  memset(o, 0, (size_t)(m * dv) * sizeof(float));
-  for (int64_t j = j0; j < j1; j += NYSTROM_KEYS) {
-    const int64_t end = j1 - j < NYSTROM_KEYS ? j1 : j + NYSTROM_KEYS, cols = end - j;
-    ptrdiff_t brs, bps;
-    segment_pack_transposed(mk, k, d, j, end, w->kt);
-    const float *values = segment_pack_rows(mk, v, dv, j, end, w->v, &brs, &bps);
-    for (int64_t i = 0; i < m; i += mk->rows) {
-      const int64_t rows = m - i < mk->rows ? m - i : mk->rows;
-      float *oi = o + i * dv;
-      if (cols % mk->panel == 0)
-        mk->weigh_block(rows, cols, d, qs + i * d, d, w->kt, w->s, ld, top + i, l + i * 16, oi, dv, dv);
-      else {
-        mk->gemm(rows, cols, d, qs + i * d, d, 1, w->kt, mk->panel, mk->panel * d, w->s, ld, 0);
-        mk->softmax_block(rows, cols, w->s, ld, NULL, top + i, l + i * 16, oi, dv, dv);
-      }
-      mk->gemm(rows, dv, cols, w->s, ld, 1, values, brs, bps, oi, dv, 1);
-    }
-  }
-}
-
-void nystrom_merge(int64_t m, int64_t dv, int64_t chunks, const float *parts, float *out, float *lse2) {
-  const int64_t apart = nystrom_part_floats(m, dv);
-  for (int64_t i = 0; i < m; i++) {
-    float top = -INFINITY, sum = 0.0f, *o = out + i * dv;
-    for (int64_t c = 0; c < chunks; c++) top = fmaxf(top, parts[c * apart + i]);
-    memset(o, 0, (size_t)dv * sizeof(float));
-    for (int64_t c = 0; c < chunks; c++) {
-      const float *part = parts + c * apart, *from = part + m * 17 + i * dv;
-      const float weight = top == -INFINITY ? 0.0f : exp2f(part[i] - top);
-      sum += weight * attn_lane_sum(part + m + i * 16);
-      for (int64_t t = 0; t < dv; t++) o[t] += weight * from[t];
-    }
-    const float inverse = sum != 0.0f ? 1.0f / sum : 0.0f;
-    for (int64_t t = 0; t < dv; t++) o[t] *= inverse;
-    if (lse2) lse2[i] = top + log2f(sum);
   }
 }
 

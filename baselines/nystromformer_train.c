@@ -68,14 +68,14 @@ static void work_place(thread_work *t, attn_layout *at, const attn_problem *pb, 
   const attn_micro *mk = attn_micro_get();
   const int64_t m = nystrom_most(p, pb->nk), width = pb->d > pb->dv ? pb->d : pb->dv, ld = attn_padded(mk, m) + 16;
   const int64_t rows = NYSTROM_QUERIES * ld, keys = m * GRAD_LD, tile = rows > keys ? rows : keys;
-  const int64_t chunks = (pb->nk + NYSTROM_CHUNK - 1) / NYSTROM_CHUNK;
+  const int64_t chunks = segment_chunks(pb->nk);
   nystrom_work_place(&t->w, at, pb, p);
   t->idx = attn_place_floats(at, pb->nk, 1);
   t->v = attn_place_floats(at, pb->nk, pb->dv);
   t->kt = attn_place_floats(at, attn_padded(mk, m), pb->d);
   t->ut = attn_place_floats(at, attn_padded(mk, m), pb->dv);
   t->qs = attn_place_floats(at, m, pb->d);
-  t->parts = attn_place_floats(at, chunks, nystrom_part_floats(m, pb->dv));
+  t->parts = attn_place_floats(at, chunks, segment_part_floats(m, pb->dv));
   t->taps = attn_place_floats(at, p->conv + 2 * NYSTROM_CONV_ROWS, 1);
   t->du = attn_place_floats(at, m, pb->dv);
   t->dqbar = attn_place_floats(at, m, pb->d);
@@ -192,7 +192,7 @@ static void forward_landmarks(const head *hd, thread_work *t) {
 static void forward_head(const head *hd, float kappa, attn_viewm out, thread_work *t) {
   const attn_problem *pb = hd->pb;
   const attn_micro *mk = hd->mk;
-  const int64_t m = hd->m, dv = pb->dv, size = m * m, part = nystrom_part_floats(m, dv);
+  const int64_t m = hd->m, dv = pb->dv, size = m * m, part = segment_part_floats(m, dv);
   const segment_rows values = {t->v, dv, NULL};
   float *o = out.p + hd->ib * out.sb + hd->ih * out.sh;
   drop_values(hd, t);
@@ -201,12 +201,11 @@ static void forward_head(const head *hd, float kappa, attn_viewm out, thread_wor
   else if (m) {
     int64_t chunks = 0;
     nystrom_pinv(mk, m, hd->par->iterations, hd->s.a, kappa, hd->s.z, size, &t->w);
-    for (int64_t j = 0; j < hd->kept; j += NYSTROM_CHUNK, chunks++) {
-      float *at = t->parts + chunks * part;
-      nystrom_summarise(mk, m, pb->d, dv, t->qs, hd->k, values, j, hd->kept - j < NYSTROM_CHUNK ? hd->kept : j + NYSTROM_CHUNK,
-                        at, at + m, at + m * 17, &t->w);
+    for (int64_t j = 0; j < hd->kept; j += SEGMENT_CHUNK, chunks++) {
+      segment_summarise(mk, m, pb->d, dv, t->qs, hd->k, values, 0.0f, j, hd->kept - j < SEGMENT_CHUNK ? hd->kept : j + SEGMENT_CHUNK,
+                        t->parts + chunks * part, &t->w.segment);
     }
-    nystrom_merge(m, dv, chunks, t->parts, hd->s.w, hd->s.lse_b);
+    segment_merge(m, dv, chunks, t->parts, hd->s.w, hd->s.lse_b);
     mk->gemm(m, dv, m, hd->s.z + hd->par->iterations * size, m, 1, hd->s.w, dv, mk->panel, hd->s.u, dv, 0);
   }
   if (hd->par->conv) nystrom_taps(pb->weights + hd->ih * hd->par->conv, hd->par->conv, 0, t->taps);
@@ -368,17 +367,17 @@ static void backward_summaries(const head *hd, const shared_head *sh, attn_viewm
   for (int64_t j = 0; j < hd->kept; j += GRAD_KEYS) {
     const int64_t cols = hd->kept - j < GRAD_KEYS ? hd->kept - j : GRAD_KEYS;
     ptrdiff_t brs, bps;
-    segment_pack_transposed(mk, hd->k, d, j, j + cols, t->w.kt);
-    mk->gemm(m, cols, d, t->qs, d, 1, t->w.kt, w, w * d, t->p, GRAD_LD, 0);
+    segment_pack_transposed(mk, hd->k, d, 0.0f, j, j + cols, NULL, t->w.segment.kt);
+    mk->gemm(m, cols, d, t->qs, d, 1, t->w.segment.kt, w, w * d, t->p, GRAD_LD, 0);
     mk->exp2_block(m, cols, t->p, GRAD_LD, NULL, hd->s.lse_b);
-    segment_pack_transposed(mk, values, pb->dv, j, j + cols, t->w.v);
-    mk->gemm(m, cols, pb->dv, sh->dw, pb->dv, 1, t->w.v, w, w * pb->dv, t->dp, GRAD_LD, 0);
+    segment_pack_transposed(mk, values, pb->dv, 0.0f, j, j + cols, NULL, t->w.segment.v);
+    mk->gemm(m, cols, pb->dv, sh->dw, pb->dv, 1, t->w.segment.v, w, w * pb->dv, t->dp, GRAD_LD, 0);
     mk->gemm(cols, pb->dv, m, t->p, 1, GRAD_LD, sh->dw, pb->dv, w, t->rows, pb->dv, 0);
     scatter_values(hd, j, cols, t->rows, dv);
     mk->softmax_grad(m, cols, t->p, t->dp, GRAD_LD, t->delta, &none, 0, 0);
     mk->gemm(cols, d, m, t->dp, 1, GRAD_LD, hd->s.qbar, d, w, t->rows, d, 0);
     scatter_keys(hd, j, cols, t->rows, dk);
-    const float *keys = segment_pack_rows(mk, hd->k, d, j, j + cols, t->w.v, &brs, &bps);
+    const float *keys = segment_pack_rows(mk, hd->k, d, j, j + cols, t->w.segment.v, &brs, &bps);
     mk->gemm(m, d, cols, t->dp, GRAD_LD, 1, keys, brs, bps, t->dqbar, d, 1);
   }
 }

@@ -6,6 +6,7 @@
 #ifndef BASELINES_SEGMENTS_H
 #define BASELINES_SEGMENTS_H
 
+#include "kernels/core/alloc.h"
 #include "kernels/micro/micro.h"
 
 /** Rows of a matrix, row stride ld floats; row j is row idx[j], or j when idx is NULL. */
@@ -29,10 +30,32 @@ void segment_means(const attn_micro *mk, segment_rows x, int64_t width, int64_t 
 void segment_means_grad(const attn_micro *mk, const float *dmean, int64_t width, int64_t n, int64_t m, const int32_t *idx,
                         float *dx, ptrdiff_t ld);
 
-/** Packs keys [j0, j1) transposed into kt (attn_pack_transposed: whole panels of width `width`). */
-void segment_pack_transposed(const attn_micro *mk, segment_rows x, int64_t width, int64_t j0, int64_t j1, float *kt);
+/** Packs rows [j0, j1) transposed (attn_pack_transposed). With norm > 0 a row x is packed as x, -norm |x|^2 / 2, by way of `rows`. */
+void segment_pack_transposed(const attn_micro *mk, segment_rows x, int64_t width, float norm, int64_t j0, int64_t j1, float *rows,
+                             float *kt);
 /** Rows [j0, j1) as B of gemm: in place when they are consecutive, else packed into `packed`. *brs, *bps: its strides. */
 const float *segment_pack_rows(const attn_micro *mk, segment_rows x, int64_t width, int64_t j0, int64_t j1, float *packed,
                                ptrdiff_t *brs, ptrdiff_t *bps);
+
+enum {
+  SEGMENT_CHUNK = 1024, /* keys whose summary is one task */
+  SEGMENT_KEYS = 256    /* keys packed at a time */
+};
+static inline int64_t segment_chunks(int64_t n) { return (n + SEGMENT_CHUNK - 1) / SEGMENT_CHUNK; }
+/** Floats of the summary of a chunk: maxima [m], lane sums [m, 16], weighted values [m, dv]. */
+static inline int64_t segment_part_floats(int64_t m, int64_t dv) { return m * (dv + 17); }
+
+/** Working memory of one thread for summaries; norm: whether one will be used. */
+typedef struct segment_work {
+  float *kt, *v, *s, *rows;
+} segment_work;
+void segment_work_place(segment_work *w, attn_layout *at, int64_t d, int64_t dv, int norm);
+
+/** Online softmax, logits in base 2, of landmark queries qs [m, d] over keys [j0, j1), at most a chunk: part as above. With
+ *  norm > 0 the logit of key k is qs.k - norm |k|^2 / 2, and qs is [m, d + 1] with 1 as last entry of each row. dv = 0: no values. */
+void segment_summarise(const attn_micro *mk, int64_t m, int64_t d, int64_t dv, const float *qs, segment_rows k, segment_rows v,
+                       float norm, int64_t j0, int64_t j1, float *part, segment_work *w);
+/** Merges the summaries of `chunks` stretches, in order: out [m, dv] their weighted mean; lse2 [m] or NULL their log2-sum-exp2. */
+void segment_merge(int64_t m, int64_t dv, int64_t chunks, const float *parts, float *out, float *lse2);
 
 #endif

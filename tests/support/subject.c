@@ -43,6 +43,9 @@ static const struct {
     {"bigbird", "block=8"},
     {"bigbird", "block=16 random=1"},
     {"bigbird", "block=12 random=3 duplicates=counted"},
+    {"lara", "landmarks=9"},
+    {"lara", "landmarks=5 estimator=mis_bh"},
+    {"lara", "landmarks=7 estimator=mis_biased"},
 };
 static const struct {
   const char *method, *format;
