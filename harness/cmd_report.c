@@ -1,5 +1,4 @@
 /* cmd_report.c - verb `report`: tables from the database. */
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -10,29 +9,6 @@
 #include "harness/report.h"
 #include "harness/report_mixed.h"
 #include "harness/report_verdicts.h"
-#include "kernels/core/fileio.h"
-
-/* Text of all published values, one file after the other, to free. */
-static int read_published(char **out, ice_err *e) {
-  static const char *const name[] = {"claims", "latency", "accuracy", "memory"};
-  size_t n = 0;
-  FILE *f = open_memstream(out, &n);
-  if (!f) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  int rc = ICE_OK;
-  for (int i = 0; i < 4 && rc == ICE_OK; i++) {
-    char path[PATH_MAX];
-    file_map map;
-    if (snprintf(path, sizeof path, "%s/results/paper/lra-%s.csv", cli_share_dir(), name[i]) >= PATH_MAX)
-      rc = ice_fail(e, ICE_INTERNAL, "path of the published values is too long");
-    if (rc == ICE_OK) rc = file_open_map(path, 1 << 20, &map, e);
-    if (rc != ICE_OK) break;
-    (void)fwrite(map.p, 1, map.n, f);
-    (void)fputc('\n', f);
-    file_close_map(&map);
-  }
-  if (fclose(f) != 0 && rc == ICE_OK) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
-  return rc;
-}
 
 /* Characters in a line of the terminal; 0 when the output goes elsewhere. */
 static int terminal_width(void) {
@@ -55,7 +31,7 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
   if (against && strcmp(against, "paper")) return ice_fail(e, ICE_USAGE, "--against = %s, allowed paper", against);
   char *published = NULL;
   store *s;
-  int rc = against ? read_published(&published, e) : ICE_OK;
+  int rc = against ? report_paper_files(&published, e) : ICE_OK;
   if (rc == ICE_OK) rc = store_open(common->db, STORE_READ, &s, e);
   if (rc == ICE_OK) {
     const report_options o = {.experiment = experiment, .format = (report_format)chosen, .width = terminal_width()};

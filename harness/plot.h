@@ -12,6 +12,10 @@ typedef struct plot_options {
   int quiet;
 } plot_options;
 
+/** The paper's latency figure from our rows, with what was published as marks: see plot_paper.c. published: text of
+ *  results/paper/lra-*.csv. ICE_NO_VERDICT when we have no row of it. */
+int plot_paper_draw(store *s, const plot_options *o, const char *published, ice_err *e);
+
 /** Draws the figures that have rows: one of each for every task, model, number of threads, instruction set and machine of
  *  an experiment. ICE_NO_VERDICT when none has, ICE_USAGE for an unknown figure or terminal, ICE_INTERNAL when gnuplot is
  *  missing or fails (its own message is passed on). */

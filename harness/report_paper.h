@@ -26,6 +26,8 @@ typedef struct report_paper {
   char **note; /* [notes] where the values come from */
 } report_paper;
 
+/** Text of the files as they are shipped, to free(). */
+int report_paper_files(char **out, ice_err *e);
 /** Reads the files. *p is zeroed first; free it in any case. ICE_DATA names the line at fault. */
 int report_paper_parse(const char *text, report_paper *p, ice_err *e);
 void report_paper_free(report_paper *p);

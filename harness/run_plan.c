@@ -29,15 +29,19 @@ static int add_data(run_plan *p, const task *t, const run_data **out, ice_err *e
       return ICE_OK;
     }
   task_data d;
-  int absent = 0, rc = task_search(t, p->x.split, &d, &absent, e);
-  if (rc != ICE_OK && !(absent && p->x.skip_missing)) return rc;
+  ice_err own = {0};
+  int absent = 0, rc = task_search(t, p->x.split, &d, &absent, &own);
+  if (rc != ICE_OK && !(rc == ICE_DATA && p->x.skip_missing)) {
+    if (e) *e = own;
+    return rc;
+  }
   run_data *r = p->data + p->n_data++;
   *out = r;
   if (rc != ICE_OK) {
     char advice[400];
     task_advice(t, advice, sizeof advice);
     *r = (run_data){.task = t, .official = 1};
-    (void)snprintf(r->missing, sizeof r->missing, "no data: %s", advice);
+    (void)snprintf(r->missing, sizeof r->missing, "no data: %.480s", absent ? advice : own.text); /* none, or not whole */
     return ICE_OK;
   }
   *r = (run_data){.task = t, .count = d.count, .official = d.official, .note = d.note};

@@ -247,7 +247,12 @@ static void test_missing__skip__is_a_cell_with_its_reason(void **state) {
   assert_non_null(strstr(p.cell->missing, "icebench data make lra/listops"));
   run_plan_destroy(&p);
   assert_int_equal(run_plan_create(&p, scratch_path("x.yaml"), &none, &e), ICE_DATA);
-  (void)scratch_write("m.safetensors", "{}", 2); /* damaged is not missing */
+  (void)scratch_write("data/lra/listops-1000/basic_test.tsv", "what is this\n", 13); /* data that are not whole are missing too */
+  (void)setenv("ICEBENCH_DATA_DIR", scratch_path("data"), 1);
+  p = plan_of(here);
+  assert_non_null(strstr(p.cell->missing, "basic_test.tsv"));
+  run_plan_destroy(&p);
+  (void)scratch_write("m.safetensors", "{}", 2); /* a damaged checkpoint is not missing */
   write_data(1);
   const run_options damaged = {.set = here};
   assert_int_equal(run_plan_create(&p, scratch_path("x.yaml"), &damaged, &e), ICE_DATA);

@@ -11,8 +11,10 @@
 #include <cmocka.h>
 
 #include "harness/label.h"
+#include "harness/plot.h"
 #include "harness/report_verdicts.h"
 #include "tests/support/results.h"
+#include "tests/support/scratch.h"
 
 static store *s;
 static int setup(void **state) { return results_setup(state, &s); }
@@ -212,6 +214,37 @@ static void test_write__every_format__every_value(void **state) {
   free(written(REPORT_MD, "no such", ICE_NO_VERDICT));
 }
 
+/* The data of the figure: eight bars for each of five tasks, ours where there are rows, published ones always. */
+static void test_figure__bars_of_ours_beside_published(void **state) {
+  (void)state;
+  char *text = NULL, line[256];
+  ice_err e = {0};
+  const plot_options o = {.out = scratch_path("charts"), .terminal = "svg", .quiet = 1};
+  if (report_paper_files(&text, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_int_equal(plot_paper_draw(s, &o, text, &e), ICE_NO_VERDICT);
+  put((row){.model = "lra/listops/softmax", .method = "vanilla", .label = LABEL_PADDED, .x_vanilla = 1, .skip = 2, .accuracy = 0.3});
+  put((row){.model = "lra/listops/softmax", .method = "vanilla", .x_vanilla = 1, .accuracy = 0.3});
+  put((row){.model = "lra/listops/softmax", .method = "iceformer", .x_vanilla = 2, .accuracy = 0.3});
+  const int rc = plot_paper_draw(s, &o, text, &e);
+  free(text);
+  if (rc != ICE_OK && !strstr(e.text, "gnuplot is not installed")) fail_msg("%s", e.text);
+  FILE *f = fopen(scratch_path("charts/paper-latency.dat"), "r");
+  assert_non_null(f);
+  int rows = -1, ours = 0, published_ones = 0;
+  for (; fgets(line, sizeof line, f); rows++) {
+    double mine, theirs;
+    if (rows < 0 || sscanf(line, "%*d %*s %*d %lf %*f %*f %lf", &mine, &theirs) < 1) continue;
+    ours += isfinite(mine);
+    if (strstr(line, "7\tlistops\t6\t")) near(mine, 0.25);
+    char *last = strrchr(line, '\t');
+    published_ones += last && isfinite(strtod(last, NULL));
+  }
+  (void)fclose(f);
+  assert_int_equal(rows, 8 * PAPER_TASKS);
+  assert_int_equal(ours, 2); /* vanilla, iceformer on ListOps */
+  assert_int_equal(published_ones, 37);
+}
+
 static void test_parse__malformed__names_the_line(void **state) {
   (void)state;
   static const char *const bad[] = {"a,b\n",
@@ -272,7 +305,7 @@ int main(void) {
       TEST(test_speed__as_published__skipping_times_speed_up), TEST(test_speed__more_than_claimed__reproduced),
       TEST(test_accuracy__interval_against_published__both_ways), TEST(test_memory__sign_of_the_difference),
       TEST(test_reasons__what_the_row_says_or_what_to_run), TEST(test_retention__paired_by_example),
-      TEST(test_write__every_format__every_value), TEST(test_parse__malformed__names_the_line),
+      TEST(test_write__every_format__every_value), TEST(test_figure__bars_of_ours_beside_published), TEST(test_parse__malformed__names_the_line),
       TEST(test_shipped_files__read__and_agree_with_the_abstract)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
