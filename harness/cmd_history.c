@@ -145,10 +145,10 @@ enum { SERIES = 6 }; /* lines of a chart; more make more charts */
 
 static const char body[] = "eval heading(\"History: measurements in the order of time, and where the level changed\")\n"
                            "set xlabel 'measurement'\n"
-                           "set ylabel METRIC noenhanced\n"
+                           "set ylabel METRIC noenhanced offset 1.5\n"
                            "if (LOGARITHMIC) set logscale y\n"
                            "plot for [i=1:N] DATA using (of(i, 'x')):(column('y')) with points pointtype SHAPE[i] linecolor rgb PALE[i] notitle, \\\n"
-                           "     for [i=1:N] DATA using (of(i, 'x')):(column('level')) with lines linewidth 2.5 linecolor rgb COLOR[i] title NAME[i], \\\n"
+                           "     for [i=1:N] DATA using (of(i, 'x')):(column('level')) with histeps linewidth 2.5 linecolor rgb COLOR[i] title NAME[i], \\\n"
                            "     for [i=1:N] DATA using (of(i, 'step')):(Y_LO):(0):(Y_HI - Y_LO) with vectors nohead dashtype 3 linecolor rgb COLOR[i] notitle\n";
 
 static int write_data(const history *h, int first, int n, const char *dir, const char *stem, plot_axis *x, plot_axis *y, ice_err *e) {
@@ -177,9 +177,8 @@ static int write_data(const history *h, int first, int n, const char *dir, const
 static int draw_chart(const history *h, int first, int n, const char *metric, const char *dir, const char *terminal, int quiet, ice_err *e) {
   char stem[64], text[sizeof body + 256], subject[200];
   plot_series series[SERIES];
-  plot_axis x = plot_axis_start(0), y = plot_axis_start(h->logarithmic);
+  plot_axis x = plot_axis_start(0), y = plot_axis_start(0);
   (void)snprintf(stem, sizeof stem, "history-%d", first / SERIES + 1);
-  (void)snprintf(text, sizeof text, "METRIC = '%s'; LOGARITHMIC = %d\n%s", metric, h->logarithmic, body);
   const int row = h->line[first].from;
   (void)snprintf(subject, sizeof subject, "%.80s, %.80s", text_of(h, row, "task"), text_of(h, row, "model"));
   for (int i = 0; i < n; i++) {
@@ -188,6 +187,8 @@ static int draw_chart(const history *h, int first, int n, const char *metric, co
     (void)snprintf(series[i].name, sizeof series[i].name, "%.34s", text_of(h, at, "name"));
   }
   ICE_TRY(write_data(h, first, n, dir, stem, &x, &y, e));
+  y.log = h->logarithmic && y.hi > 10.0 * y.lo; /* within a decade a logarithmic axis has no marks */
+  (void)snprintf(text, sizeof text, "METRIC = '%s'; LOGARITHMIC = %d\n%s", metric, y.log, body);
   plot_axis_pad(&x, 0.03, 0.03);
   plot_axis_pad(&y, 0.1, 0.1);
   const plot_script script = {.folder = dir, .stem = stem, .terminal = terminal, .subject = subject, .machine = text_of(h, row, "cpu"), .build = "", .body = text,

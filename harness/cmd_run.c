@@ -65,7 +65,7 @@ static int run_file(const cli_common *common, const char *file, const run_option
 
 static int run_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   run_options o = {0};
-  const char *file = NULL, *limit = NULL, *threads = NULL, *force = NULL, *retry = NULL, *hours = NULL, *preset = NULL,
+  const char *file = NULL, *limit = NULL, *threads = NULL, *force = NULL, *twin = NULL, *retry = NULL, *hours = NULL, *preset = NULL,
              *on_error = "continue", **set = NULL;
   int files = 0;
   const cli_option spec[] = {{.name = "limit", .has_value = 1, .value = &limit},
@@ -78,6 +78,7 @@ static int run_main(const cli_common *common, int argc, char **argv, ice_err *e)
                              {.name = "retry-failed", .value = &retry},
                              {.name = "max-hours", .has_value = 1, .value = &hours},
                              {.name = "on-error", .has_value = 1, .value = &on_error},
+                             {.name = "twin", .value = &twin},
                              {.name = NULL}};
   int rc = cli_parse(argc, argv, spec, &file, 1, &files, e);
   if (rc == ICE_OK && files != 1)
@@ -91,6 +92,7 @@ static int run_main(const cli_common *common, int argc, char **argv, ice_err *e)
   o.set = set;
   o.force = force != NULL;
   o.retry_failed = retry != NULL;
+  o.twin = twin != NULL;
   o.stop_on_error = !strcmp(on_error, "stop");
   if (rc == ICE_OK) rc = run_file(common, file, &o, e);
   free((void *)set);
@@ -119,6 +121,8 @@ const cli_verb cli_verb_run = {
         "  --force              run finished cells again\n"
         "  --retry-failed       run failed cells again\n"
         "  --max-hours H        start no cell after H hours\n"
+        "  --twin               run each cell once more under valgrind and store the instructions of a pass on one thread\n"
+        "                       (twin_instructions): a cost without noise, for compare; many times slower\n"
         "  --on-error WORD      continue (default) or stop at the first failed cell\n\n"
         "examples:\n"
         "  icebench run configs/quickstart.yaml --db results/quickstart.db\n"

@@ -66,6 +66,8 @@ typedef struct measure_result {
 
 /** Runs warm-up and rounds. ICE_INTERNAL only when memory is out; entrants report for themselves. */
 int measure_run(measure_entrant *entrant, int n, const measure_plan *plan, measure_result *out, ice_err *e);
+/** The timed pass of the first entrant, under a name that callgrind can find (harness/twin.h). */
+void measure_twin_pass(measure_entrant *en, int first, measure_times *out);
 void measure_free(measure_result *r);
 /** Place of entrant `i` among n in round `round` as measure_run orders them: which entrant runs i-th. */
 int measure_order(int n, int round, uint64_t seed, int i);

@@ -17,6 +17,7 @@
 #include "harness/measure.h"
 #include "harness/measure_store.h"
 #include "harness/run_child.h"
+#include "harness/twin.h"
 #include "kernels/micro/micro.h"
 
 typedef struct run_state {
@@ -33,9 +34,9 @@ typedef struct run_state {
 
 /* ---- One cell in a child. */
 
-static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err *e) {
+static cell_job job_of(const run_state *r, const run_cell *c) {
   const config_experiment *x = &r->p->x;
-  const cell_job job = {.task = c->cell->task->name,
+  return (cell_job){.task = c->cell->task->name,
                         .model_path = c->model->path,
                         .method = c->cell->method->name,
                         .params_json = c->cell->params_json,
@@ -55,6 +56,11 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
                         .answer_tokens = x->answer_tokens,
                         .context = x->context,
                         .template = x->template};
+}
+
+static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err *e) {
+  const config_experiment *x = &r->p->x;
+  const cell_job job = job_of(r, c);
   const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
   const char *const argv[] = {r->self, "__cell", NULL};
   char *text = cell_job_print(&job);
@@ -220,6 +226,23 @@ static int measure(run_state *r, const run_cell *c, run_outcome *o, cell_result 
   }
 }
 
+/* Adds the count of the cell's twin to its metrics. A machine without valgrind, or a cell too slow for it, goes without: NULL. */
+static void add_twin(const run_state *r, const run_cell *c, cell_result *res) {
+  const config_experiment *x = &r->p->x;
+  cell_job job = job_of(r, c);
+  const run_limits limits = {.seconds = x->limit_seconds, .result_bytes = CELL_MAX_RESULT};
+  ice_err why = {0};
+  const double n = twin_count(r->self, &job, &limits, &r->stop->now, &why);
+  if (!isfinite(n)) {
+    if (r->verbose) (void)printf("%s: no twin: %s\n", c->cell->method->name, why.text);
+    return;
+  }
+  store_metric *grown = realloc(res->metric, ((size_t)res->n_metrics + 1) * sizeof *grown);
+  if (!grown) return;
+  res->metric = grown;
+  grown[res->n_metrics++] = (store_metric){"twin_instructions", n, NAN, NAN};
+}
+
 static int run_one(run_state *r, const run_cell *c, ice_err *e) {
   const int64_t started = attn_utc_ms();
   cell_result res = {0};
@@ -238,6 +261,7 @@ static int run_one(run_state *r, const run_cell *c, ice_err *e) {
       return ICE_OK;
     }
   }
+  if (r->o->twin && !strcmp(res.status, "ok")) add_twin(r, c, &res);
   int rc = put(r, c, &res, noise, started, o.wall_ms, e);
   if (rc == ICE_OK) {
     r->sum->ran++;

@@ -22,6 +22,7 @@ typedef struct run_options {
   int threads;             /* 0: as the file says                                      */
   int force, retry_failed; /* run finished cells again; run failed cells again         */
   int stop_on_error;
+  int twin; /* count instructions as well, see twin.h */
   double max_hours; /* start no cell after that; 0: no limit                    */
 } run_options;
 

@@ -41,4 +41,14 @@ verdict compare__nobody__6 "$(complains 6 "no row of experiment nobody" compare 
 verdict calibrate__few_rounds__2 "$(complains 2 "raise measure.rounds" calibrate "$work/cell.yaml" --runs 3 --set measure.rounds=5 --db "$work/r.db")"
 verdict calibrate__bad_options__2 "$(complains 2 "--runs" calibrate --runs 2 --db "$work/r.db")$(complains 2 "--rate" calibrate --rate 1 --db "$work/r.db")"
 
+# Counts repeat where times do not. (The code's own clock reads and a few branches on addresses differ.)
+if [ -x /usr/bin/valgrind ] && ! "$ICEBENCH_BIN" run "$work/cell.yaml" --db "$work/t.db" --twin 2>&1 | grep -q "no twin"; then
+  "$ICEBENCH_BIN" run "$work/cell.yaml" --db "$work/t.db" --twin --force -q
+  counts=$(sql "$work/t.db" "SELECT count(*), min(value) > 10000, max(value) < 1.005 * min(value) FROM metric WHERE name = 'twin_instructions'")
+  [ "$counts" = "2|1|1" ] && why="" || why="$counts: $(sql "$work/t.db" "SELECT value FROM metric WHERE name = 'twin_instructions'")"
+  verdict run__twin__counts_repeat "$why"
+else
+  skipped run__twin__counts_repeat "valgrind is not installed, or cannot run this build"
+fi
+
 exit $failed

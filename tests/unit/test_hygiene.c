@@ -14,6 +14,7 @@
 
 #include "harness/hygiene.h"
 #include "harness/report_rows.h"
+#include "harness/twin.h"
 #include "tests/support/scratch.h"
 
 static void test_choose_cores__hyperthreads__one_of_each_core_first(void **state) {
@@ -90,6 +91,13 @@ static void test_begin__affinity__leaves_as_many_cores_as_threads(void **state) 
   assert_int_equal(status, 0);
 }
 
+static void test_twin__log_of_callgrind__count_or_unknown(void **state) {
+  (void)state;
+  assert_true(twin_read("==7== Events    : Ir\n==7== Collected : 6501065\n==7== \n") == 6501065);
+  assert_true(isnan(twin_read("==7== Collected : 0\n"))); /* the function was never entered */
+  assert_true(isnan(twin_read("==7== Collected : many")) && isnan(twin_read("")));
+}
+
 static void test_store__row_with_noise__is_shown_and_not_finished(void **state) {
   (void)state;
   store *s = NULL;
@@ -123,6 +131,7 @@ int main(void) {
       cmocka_unit_test(test_choose_cores__hyperthreads__one_of_each_core_first),
       cmocka_unit_test(test_noise__sentinel_throttling_swap__each_says_so),
       cmocka_unit_test(test_readings__this_machine__are_sane_or_unknown),
+      cmocka_unit_test(test_twin__log_of_callgrind__count_or_unknown),
       cmocka_unit_test(test_begin__affinity__leaves_as_many_cores_as_threads),
       cmocka_unit_test_setup_teardown(test_store__row_with_noise__is_shown_and_not_finished, scratch_setup, scratch_teardown),
   };
