@@ -54,6 +54,17 @@ static void assert_same(const char *label, const char *what, const attn_result *
     if (!same_row(a, row, b, row)) fail_msg("%s: row %lld differs %s", label, (long long)row, what);
 }
 
+/* Neither exact nor a softmax over some keys: only compared with itself. */
+static int approximate(const subject *s) { return !(s->m->caps & (ATTN_CAP_EXACT | ATTN_CAP_KEYSET)); }
+/* Row ra of a equals row rb of b up to the rounding of sums in another order. */
+static void assert_near(const char *label, const char *what, const attn_result *a, int64_t ra, const attn_result *b, int64_t rb) {
+  const int64_t dv = a->pb.dv;
+  for (int64_t t = 0; t < dv; t++) {
+    const double x = (double)a->out[ra * dv + t], y = (double)b->out[rb * dv + t];
+    if (!(fabs(x - y) <= 1e-5 * (1 + fabs(y)))) fail_msg("%s: row %lld is %.9g, %.9g %s", label, (long long)ra, x, y, what);
+  }
+}
+
 /* Fresh numbers in one row of a tensor. */
 static void redraw(const attn_view *v, int64_t ib, int64_t ih, int64_t i, int64_t width, float size, attn_rng *r) {
   float *row = attn_case_row(v, ib, ih, i);
@@ -460,7 +471,7 @@ static void test_causal__sequence_cut_after_a_row__same_row(void **state) {
     attn_case_make(&c, shape, ATTN_CLUSTERED, 3);
     const int flags = s->m->caps & ATTN_CAP_KEYSET ? ATTN_WANT_KEYS : 0;
     subject_run(s, NULL, &c, flags, &full);
-    assert_memory_equal(full.out, attn_case_row(&c.v, 0, 0, 0), (size_t)c.pb.dv * sizeof(float));
+    if (!approximate(s)) assert_memory_equal(full.out, attn_case_row(&c.v, 0, 0, 0), (size_t)c.pb.dv * sizeof(float));
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
       const int64_t nk = c.pb.nk, end = ends[i];
       attn_case cut = c;
@@ -468,7 +479,8 @@ static void test_causal__sequence_cut_after_a_row__same_row(void **state) {
       cut.pb.nq = 1;
       cut.q.p += end * c.q.sn;
       subject_run(s, NULL, &cut, flags, &r);
-      attn_assert_close(s->label, &cut, &r, flags ? r.keys : NULL);
+      for (int64_t ih = 0; ih < c.pb.h && approximate(s); ih++) assert_near(s->label, "when the sequence ends there", &r, ih, &full, ih * nk + end);
+      if (!approximate(s)) attn_assert_close(s->label, &cut, &r, flags ? r.keys : NULL);
       for (int64_t ih = 0; ih < c.pb.h && flags; ih++)
         if (memcmp(full.keys + (ih * nk + end) * nk, r.keys + ih * (end + 1), (size_t)end + 1) != 0)
           fail_msg("%s: keys of row %lld are others when the sequence ends there", s->label, (long long)end);
@@ -503,7 +515,8 @@ static void test_mask__holes__equal_the_compacted_problem(void **state) {
         memmove(attn_case_row(&c.v, 0, ih, j), attn_case_row(&c.v, 0, ih, at[j]), (size_t)c.pb.dv * sizeof(float));
       }
     subject_run(s, NULL, &compact, flags, &small);
-    if (subject_reports_all(s) || !flags) {
+    for (int64_t row = 0; row < r.rows && approximate(s); row++) assert_near(s->label, "without the masked keys", &r, row, &small, row);
+    if (!approximate(s) && (subject_reports_all(s) || !flags)) {
       attn_assert_close(s->label, &compact, &small, flags ? small.keys : NULL);
       attn_assert_close(s->label, &compact, &r, flags ? small.keys : NULL); /* of the masked run: same numbers expected */
     }
@@ -536,7 +549,8 @@ static void test_mask__one_key_or_none_left__its_value_or_zeros(void **state) {
         for (int64_t t = 0; t < c.pb.dv; t++) {
           const int used = subject_uses(s, &c, &r, row, only);
           const float want = used ? attn_case_row(&c.v, batch(&c, row), key_head(&c, row), only)[t] : 0.0f;
-          if (!(fabsf(r.out[row * c.pb.dv + t] - want) <= 4 * FLT_EPSILON * fabsf(want)))
+          const float slack = (approximate(s) ? 100 : 4) * FLT_EPSILON; /* a weight over itself, summed in two ways */
+          if (!(fabsf(r.out[row * c.pb.dv + t] - want) <= slack * fabsf(want)))
             fail_msg("%s: row %lld is %.9g, expected %.9g", s->label, (long long)row, (double)r.out[row * c.pb.dv + t], (double)want);
           if (!used) assert_true(r.lse[row] == -INFINITY);
         }
@@ -630,7 +644,8 @@ static void test_order_free__permuted_keys__same_output(void **state) {
     const int flags = s->m->caps & ATTN_CAP_KEYSET ? ATTN_WANT_KEYS : 0;
     subject_run(s, NULL, &c, flags, &a);
     subject_run(s, NULL, &permuted, flags, &b);
-    attn_assert_close(s->label, &c, &b, a.keys); /* outputs are rows of queries, which did not move */
+    for (int64_t row = 0; row < a.rows && approximate(s); row++) assert_near(s->label, "before", &b, row, &a, row);
+    if (!approximate(s)) attn_assert_close(s->label, &c, &b, a.keys); /* outputs are rows of queries, which did not move */
     attn_result_free(&a), attn_result_free(&b), attn_case_free(&c), attn_case_free(&permuted);
   }
 }

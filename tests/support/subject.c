@@ -46,6 +46,10 @@ static const struct {
     {"lara", "landmarks=9"},
     {"lara", "landmarks=5 estimator=mis_bh"},
     {"lara", "landmarks=7 estimator=mis_biased"},
+    {"performer", "features=37 projection=iid eps=0.000000000001"},
+    {"performer", "features=70 kernel=relu eps=0.001"},
+    {"performer", "kernel=relu_plain eps=0.001"},
+    {"performer", "features=16 scaling=twice redraw=never"},
 };
 static const struct {
   const char *method, *format;
