@@ -141,6 +141,14 @@ static void drop_ref(double *x, int64_t rows, int64_t width, float p, uint64_t k
     for (int64_t t = 0; t < width; t++) x[i * width + t] *= (double)attn_drop_at(&dr, i, t);
 }
 
+/* What the attention of layer l has learned; NULL: nothing. */
+static const double *learned_ref(const encoder_ref *r, int l) {
+  char name[64];
+  if (!r->m->cfg.n_learned) return NULL;
+  (void)snprintf(name, sizeof name, "mha.attn.%s", r->m->cfg.learned[0].name);
+  return tensor(r, l, name);
+}
+
 /* x [n, width] through one layer, in place. */
 static void layer_ref(const encoder_ref *r, int l, int64_t n, double *x, float dropout, uint64_t key) {
   const encoder_config *c = &r->m->cfg;
@@ -154,7 +162,8 @@ static void layer_ref(const encoder_ref *r, int l, int64_t n, double *x, float d
                            .nk = n,
                            .d = hd,
                            .dv = hd,
-                           .scale = (float)(1.0 / sqrt((double)hd))};
+                           .scale = (float)(1.0 / sqrt((double)hd)),
+                           .positions = c->n_learned ? c->positions : 0};
   norm_ref(r, l, "norm1", n, w, x, a);
   linear_ref(r, l, "mha.W_q", n, w, w, a, q);
   if (c->shared_qk)
@@ -162,8 +171,9 @@ static void layer_ref(const encoder_ref *r, int l, int64_t n, double *x, float d
   else
     linear_ref(r, l, "mha.W_k", n, w, w, a, k);
   linear_ref(r, l, "mha.W_v", n, w, w, a, v);
-  attention_ref(&pb, (ref_view){q, 0, hd, w}, (ref_view){k, 0, hd, w}, (ref_view){v, 0, hd, w}, NULL, dropout,
-                attn_hash(key, WEIGHTS, 0), (ref_view){o, 0, hd, w});
+  const ref_view qs = {q, 0, hd, w}, ks = {k, 0, hd, w}, vs = {v, 0, hd, w}, os = {o, 0, hd, w};
+  if (r->attend) r->attend(r->ctx, l, &pb, qs, ks, vs, learned_ref(r, l), dropout, attn_hash(key, WEIGHTS, 0), os);
+  else attention_ref(&pb, qs, ks, vs, NULL, dropout, attn_hash(key, WEIGHTS, 0), os);
   linear_ref(r, l, "mha.ff", n, w, w, o, h);
   drop_ref(h, n, w, dropout, attn_hash(key, AFTER_ATTENTION, 0));
   for (int64_t i = 0; i < nw; i++) x[i] += h[i];

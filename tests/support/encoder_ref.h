@@ -33,6 +33,10 @@ typedef struct encoder_ref {
   const encoder *m; /* layout and names; its float parameters are not read after creation */
   double *params;   /* [m->n_params], a copy that may be changed */
   double kink;      /* of the last loss: smallest |input| of the head's ReLU */
+  /* The attention of layer l, one head after the other as in attention_ref, which it is when NULL. `learned`: the layer's learned
+     tensors, one after the other, or NULL. */
+  void (*attend)(void *ctx, int l, const attn_problem *pb, ref_view q, ref_view k, ref_view v, const double *learned, float drop, uint64_t key, ref_view out);
+  void *ctx;
 } encoder_ref;
 
 /** Copies the parameters of m. Exits when memory is out. */

@@ -1,0 +1,222 @@
+/* train_case.c - see train_case.h */
+#include "tests/support/train_case.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/core/alloc.h"
+#include "kernels/core/rng.h"
+#include "models/train.h"
+
+static int of_keys(int i) { return i == TRAIN_K || i == TRAIN_V || i == TRAIN_DK || i == TRAIN_DV; }
+static int64_t heads_of(const train_case *x, int i) { return of_keys(i) ? x->pb.hkv : x->pb.h; }
+static int64_t rows_of(const train_case *x, int i) { return of_keys(i) ? x->pb.nk : x->pb.nq; }
+static int64_t width_of(const train_case *x, int i) {
+  return i == TRAIN_Q || i == TRAIN_K || i == TRAIN_DQ || i == TRAIN_DK ? x->pb.d : x->pb.dv;
+}
+static attn_viewm viewm(const train_case *x, int i) {
+  const int64_t w = width_of(x, i), h = heads_of(x, i);
+  return (attn_viewm){x->t[i], rows_of(x, i) * h * w, w, h * w};
+}
+attn_view train_case_view(const train_case *x, int i) {
+  const attn_viewm m = viewm(x, i);
+  return (attn_view){m.p, m.sb, m.sh, m.sn};
+}
+ref_view train_case_ref(const train_case *x, int i) {
+  const attn_viewm m = viewm(x, i);
+  return (ref_view){x->ref[i], m.sb, m.sh, m.sn};
+}
+
+static void *claim(size_t bytes) {
+  void *p = attn_alloc(bytes);
+  assert_non_null(p);
+  memset(p, 0xff, bytes); /* NaN: nothing may count on zeros */
+  return p;
+}
+/* Is element j of tensor i (k or v) part of a masked key? */
+static int masked(const train_case *x, int i, int64_t j) {
+  const int64_t row = heads_of(x, i) * width_of(x, i), ib = j / (rows_of(x, i) * row);
+  return of_keys(i) && x->mask && !x->mask[ib * x->pb.nk + j / row % x->pb.nk];
+}
+
+void train_case_make(train_case *x, const attn_method *m, const void *params, attn_problem pb, float drop, int mask, double spread) {
+  *x = (train_case){.m = m, .params = params, .pb = pb, .drop = drop, .key = 42};
+  attn_rng r;
+  attn_rng_seed(&r, (uint64_t)(pb.nq * 1000 + pb.nk), 5);
+  if (mask) {
+    x->mask = claim((size_t)(pb.b * pb.nk));
+    for (int64_t j = 0; j < pb.b * pb.nk; j++) x->mask[j] = attn_rng_below(&r, 4) != 0;
+  }
+  for (int i = 0; i < TRAIN_TENSORS; i++) {
+    x->size[i] = pb.b * heads_of(x, i) * rows_of(x, i) * width_of(x, i);
+    x->t[i] = claim((size_t)x->size[i] * sizeof(float));
+    if (i <= TRAIN_V || i == TRAIN_DOUT)
+      for (int64_t j = 0; j < x->size[i]; j++) x->t[i][j] = (float)(spread * attn_rng_normal(&r));
+    if (i >= TRAIN_DOUT) continue;
+    x->ref[i] = claim((size_t)x->size[i] * sizeof(double));
+    for (int64_t j = 0; j < x->size[i]; j++) {
+      x->ref[i][j] = masked(x, i, j) ? 0.0 : (double)x->t[i][j];
+      if (masked(x, i, j)) x->t[i][j] = NAN;
+    }
+  }
+  x->n_weights = (int64_t)attn_learned_floats(m, &pb, params);
+  if (x->n_weights) {
+    x->weights = claim((size_t)x->n_weights * sizeof(float));
+    x->dweights = claim((size_t)x->n_weights * sizeof(float));
+    x->ref_weights = claim((size_t)x->n_weights * sizeof(double));
+    for (int64_t j = 0; j < x->n_weights; j++) x->ref_weights[j] = (double)(x->weights[j] = 0.25f * (float)attn_rng_normal(&r));
+    x->pb.weights = x->weights;
+    x->pb.weights_bytes = (size_t)x->n_weights * sizeof(float);
+  }
+  attn_mem need;
+  if (attn_check(m, &x->pb, params) != ATTN_OK || m->training->sizes(&x->pb, params, &need) != ATTN_OK) {
+    fail_msg("%s: %s", m->name, attn_last_error());
+    return;
+  }
+  x->saved = claim(need.plan), x->scratch = claim(need.scratch);
+}
+
+void train_case_free(train_case *x) {
+  for (int i = 0; i < TRAIN_TENSORS; i++) attn_free(x->t[i]);
+  for (int i = 0; i < TRAIN_DOUT; i++) attn_free(x->ref[i]);
+  attn_free(x->mask), attn_free(x->saved), attn_free(x->scratch);
+  attn_free(x->weights), attn_free(x->dweights), attn_free(x->ref_weights);
+}
+
+void train_case_forward(train_case *x) {
+  const attn_status st = x->m->training->forward(&x->pb, x->params, train_case_view(x, TRAIN_Q), train_case_view(x, TRAIN_K),
+                                                 train_case_view(x, TRAIN_V), x->mask, x->drop, x->key, viewm(x, TRAIN_OUT),
+                                                 x->saved, x->scratch);
+  if (st != ATTN_OK) fail_msg("%s: %s", x->m->name, attn_last_error());
+}
+void train_case_backward(train_case *x) {
+  for (int64_t j = 0; j < x->n_weights; j++) x->dweights[j] = 1.0f;
+  const attn_status st = x->m->training->backward(
+      &x->pb, x->params, train_case_view(x, TRAIN_Q), train_case_view(x, TRAIN_K), train_case_view(x, TRAIN_V), x->mask,
+      x->drop, x->key, train_case_view(x, TRAIN_OUT), train_case_view(x, TRAIN_DOUT), viewm(x, TRAIN_DQ), viewm(x, TRAIN_DK),
+      viewm(x, TRAIN_DV), x->dweights, x->saved, x->scratch);
+  if (st != ATTN_OK) fail_msg("%s: %s", x->m->name, attn_last_error());
+}
+
+void train_case_check_forward(train_case *x, double bound) {
+  train_case_forward(x);
+  x->reference(x, 1);
+  for (int64_t i = 0; i < x->size[TRAIN_OUT]; i++)
+    if (!(fabs((double)x->t[TRAIN_OUT][i] - x->ref[TRAIN_OUT][i]) <= bound))
+      fail_msg("%s %lldx%lld d %lld: out[%lld] = %.9g, expected %.9g within %.3g", x->m->name, (long long)x->pb.nq, (long long)x->pb.nk,
+               (long long)x->pb.d, (long long)i, (double)x->t[TRAIN_OUT][i], x->ref[TRAIN_OUT][i], bound);
+}
+
+/* The loss whose gradient with respect to out is dout. */
+static double loss(train_case *x) {
+  double sum = 0.0;
+  x->reference(x, 0);
+  for (int64_t i = 0; i < x->size[TRAIN_OUT]; i++) sum += x->ref[TRAIN_OUT][i] * (double)x->t[TRAIN_DOUT][i];
+  return sum;
+}
+static double slope(train_case *x, double *at, double step) {
+  const double old = *at;
+  *at = old + step;
+  const double up = loss(x);
+  *at = old - step;
+  const double down = loss(x);
+  *at = old;
+  return (up - down) / (2 * step);
+}
+
+/* grad was added to `from`. Entries that cancel (a softmax of one key) are as rough as terms of a hundredth. */
+static void check_one(train_case *x, const char *name, const float *grad, double from, double *ref, int64_t size, int64_t samples,
+                      double bound, double step) {
+  double most = 0.0;
+  for (int64_t j = 0; j < size; j++) {
+    if (!isfinite(grad[j])) fail_msg("%s: %s[%lld] = %g", x->m->name, name, (long long)j, (double)grad[j]);
+    most = fmax(most, fabs((double)grad[j] - from));
+  }
+  const int64_t count = size < samples ? size : samples;
+  for (int64_t s = 0; s < count; s++) {
+    const int64_t at = count == size ? s : (s * 7919 + 13) % size;
+    const double want = slope(x, ref + at, step), got = (double)grad[at] - from, most_off = bound * fmax(most, 0.01) + 1e-8 + from * 0x1p-23;
+    if (!(fabs(got - want) <= most_off))
+      fail_msg("%s n %lldx%lld d %lld drop %g: %s[%lld] = %.9g, slope %.9g, bound %.3g", x->m->name, (long long)x->pb.nq,
+               (long long)x->pb.nk, (long long)x->pb.d, (double)x->drop, name, (long long)at, got, want, most_off);
+  }
+}
+
+void train_case_check_backward(train_case *x, int64_t samples, double bound, double step) {
+  static const char *const name[] = {"dq", "dk", "dv"};
+  train_case_forward(x);
+  train_case_backward(x);
+  x->reference(x, 1);
+  for (int i = TRAIN_Q; i <= TRAIN_V; i++) {
+    for (int64_t j = 0; j < x->size[i]; j++)
+      if (masked(x, i, j) && x->t[TRAIN_DQ + i][j] != 0.0f)
+        fail_msg("%s: %s[%lld] of a masked key = %g", x->m->name, name[i], (long long)j, (double)x->t[TRAIN_DQ + i][j]);
+    check_one(x, name[i], x->t[TRAIN_DQ + i], 0.0, x->ref[i], x->size[i], samples, bound, step);
+  }
+  if (x->n_weights) check_one(x, "dweights", x->dweights, 1.0, x->ref_weights, x->n_weights, samples, bound, step);
+}
+
+void train_case_check_threads(train_case *x) {
+  float *want[TRAIN_TENSORS] = {0}, *weights = NULL;
+  const int threads = x->pb.threads;
+  for (int pass = 0; pass < 2; pass++) {
+    x->pb.threads = pass ? 1 : threads;
+    train_case_forward(x), train_case_backward(x);
+    for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++) {
+      const size_t bytes = (size_t)x->size[i] * sizeof(float);
+      if (pass) assert_memory_equal(x->t[i], want[i], bytes), attn_free(want[i]);
+      else want[i] = memcpy(claim(bytes), x->t[i], bytes);
+    }
+    const size_t bytes = (size_t)x->n_weights * sizeof(float);
+    if (pass && bytes) assert_memory_equal(x->dweights, weights, bytes);
+    else if (bytes) weights = memcpy(claim(bytes), x->dweights, bytes);
+  }
+  attn_free(weights);
+  x->pb.threads = threads;
+}
+
+void train_case_check_encoder(const encoder_config *base, const attn_method *m, const void *params, int64_t n, double dropout,
+                              void (*attend)(void *ctx, int l, const attn_problem *pb, ref_view q, ref_view k, ref_view v,
+                                             const double *learned, float drop, uint64_t key, ref_view out),
+                              void *ctx) {
+  enum { KEY = 99 };
+  ice_err e = {0};
+  encoder_config c = *base;
+  encoder model;
+  int32_t memory[64];
+  const int32_t *ids[2] = {memory, NULL};
+  const int64_t length[2] = {n, 0};
+  double loss, logits[16];
+  assert_true(n <= 64 && c.classes <= 16 && c.inputs == 1);
+  if (encoder_config_attention(&c, m, params, &e) != ICE_OK || encoder_create(&model, &c, &e) != ICE_OK) fail_msg("%s", e.text);
+  encoder_scramble(&model, 21);
+  encoder_ref ref = encoder_ref_new(&model);
+  ref.attend = attend, ref.ctx = ctx;
+  encoder_random_ids(memory, n, c.vocab, 30);
+  encoder_mask_ids(memory, n, 0, 31);
+  float *g = claim((size_t)model.n_params * sizeof(float));
+  if (train_gradient(&model, m, params, ids, length, c.classes - 1, dropout, KEY, g, &loss, &e) != ICE_OK) fail_msg("%s", e.text);
+  const double want = encoder_ref_loss(&ref, ids, length, c.classes - 1, (float)dropout, KEY, logits);
+  if (!(fabs(want - loss) <= 1e-5 * (1 + fabs(want)))) fail_msg("%s: loss %.9g, expected %.9g", m->name, loss, want);
+  double scale = 0.0;
+  for (int64_t i = 0; i < model.n_params; i++) scale = fmax(scale, fabs((double)g[i]));
+  for (int t = 0; t < model.n_tensors; t++) {
+    const encoder_tensor *at = model.tensor + t;
+    double most = 0.0;
+    for (int64_t i = 0; i < encoder_tensor_size(at); i++) most = fmax(most, fabs((double)g[at->offset + i]));
+    for (int64_t i = 0; i < encoder_tensor_size(at); i++) {
+      const double got = (double)g[at->offset + i], bound = 400 * 0x1p-24 * fmax(most, 1e-2 * scale) + 1e-9;
+      const double expected = encoder_ref_slope(&ref, at->offset + i, ids, length, c.classes - 1, (float)dropout, KEY);
+      if (!(fabs(got - expected) <= bound))
+        fail_msg("%s: %s[%lld] = %.9g, slope %.9g, bound %.3g", m->name, at->name, (long long)i, got, expected, bound);
+    }
+  }
+  attn_free(g);
+  encoder_ref_free(&ref), encoder_destroy(&model);
+}
