@@ -149,7 +149,7 @@ static void test_forward__every_setting_shape_and_mask__matches_double(void **st
 
 /* relu turns at 0: differences are small, so that hardly a feature turns within one. */
 static void check_backward(train_case *x, const reference *r) {
-  train_case_check_backward(x, x->pb.nk > 40 ? 3 : 12, 20 * rounding(&x->pb, r->m), r->relu ? 1e-7 : 1e-5);
+  train_case_check_backward(x, x->pb.nk > 40 ? 1 : 8, 20 * rounding(&x->pb, r->m), r->relu ? 1e-7 : 1e-5);
 }
 static void test_backward__every_setting_shape_and_mask__matches_slopes(void **state) {
   (void)state;
