@@ -739,7 +739,7 @@ static const char *const kernels[] = {"exp", "relu", "relu_plain", NULL}, *const
 static const char *const scalings[] = {"once", "twice", NULL}, *const paddings[] = {"skip", "leak", NULL};
 static const char *const redraws[] = {"seed", "never", NULL};
 static const attn_param performer_table[] = {
-    {.key = "features", .doc = "random features", .type = ATTN_P_INT, .offset = offsetof(performer_params, features), .dflt = 256, .min = 1, .max = 65536},
+    {.key = "features", .doc = "random features", .type = ATTN_P_INT, .offset = offsetof(performer_params, features), .dflt = 256, .min = 1, .max = 16384},
     {.key = "kernel", .doc = "exp: softmax features; relu: the generalised kernel; relu_plain: relu of q and k as they are", .type = ATTN_P_CHOICE, .offset = offsetof(performer_params, kernel), .choices = kernels},
     {.key = "eps", .doc = "added to every feature; references: 1e-4, 1e-6 (exp), 1e-3 (relu)", .type = ATTN_P_REAL, .offset = offsetof(performer_params, eps), .dflt = 1e-4, .min = 1e-12, .max = 1},
     {.key = "projection", .doc = "directions: orthogonal in blocks of d, or independent", .type = ATTN_P_CHOICE, .offset = offsetof(performer_params, projection), .choices = projections},

@@ -118,7 +118,7 @@ static double rounding(const attn_problem *pb, int64_t m) {
 
 static const char *const settings[] = {
     "features=37", "features=16 projection=iid eps=0.01", "features=70 eps=0.000000000001", "features=33 kernel=relu eps=0.001",
-    "kernel=relu_plain eps=0.001", "features=50 scaling=twice padding=leak redraw=never", "features=20 kernel=relu padding=leak",
+    "kernel=relu_plain eps=0.001", "features=50 scaling=twice padding=leak redraw=never", "features=2 padding=leak", "features=20 kernel=relu padding=leak",
 };
 enum { SETTINGS = sizeof settings / sizeof *settings };
 static const struct shape {
