@@ -26,7 +26,6 @@
 #include "kernels/core/rng.h"
 #include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
-#include "kernels/core/visible.h"
 
 /* --- the pieces of one head --------------------------------------------------------------------------------------- */
 
@@ -137,18 +136,14 @@ typedef struct lara_plan {
   int built;
   attn_view k, v;
   int64_t most;
-  int64_t *count; /* [b] kept tokens */
-  int32_t *idx;   /* [b, nk] their positions */
-  uint8_t *keep;  /* [b, nk] */
+  segment_tokens kept;
   float *kbar;    /* [b, h] of [most, d] */
 } lara_plan;
 
 static lara_plan *plan_place(attn_layout *at, const attn_problem *pb, const lara_params *p) {
   lara_plan here = {.pb = *pb, .par = *p, .mk = attn_micro_get(), .most = lara_most(p, pb->nk)};
   lara_plan *pl = attn_place(at, sizeof *pl);
-  here.count = attn_place(at, attn_mul((size_t)pb->b, sizeof(int64_t)));
-  here.idx = attn_place(at, attn_mul(attn_mul((size_t)pb->b, (size_t)pb->nk), sizeof(int32_t)));
-  here.keep = attn_place(at, attn_mul((size_t)pb->b, (size_t)pb->nk));
+  segment_tokens_place(&here.kept, at, pb->b, pb->nk);
   here.kbar = attn_place_floats(at, pb->b * pb->h, here.most * pb->d);
   if (pl) *pl = here;
   return pl;
@@ -205,10 +200,9 @@ static attn_status lara_prepare(void *plan, const attn_problem *pb, const void *
   return ATTN_OK;
 }
 
+/* Rows of a tensor of head i of [b, h]; only the kept ones when the mask has holes. */
 static segment_rows rows_of(const lara_plan *pl, attn_view x, int64_t i) {
-  const int64_t ib = i / pl->pb.h;
-  return (segment_rows){x.p + ib * x.sb + i % pl->pb.h * x.sh, x.sn,
-                        pl->count[ib] < pl->pb.nk ? pl->idx + ib * pl->pb.nk : NULL};
+  return segment_tokens_rows(&pl->kept, x, pl->pb.h, pl->pb.nk, i);
 }
 
 static attn_status lara_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
@@ -219,16 +213,13 @@ static attn_status lara_build(void *plan, attn_view k, attn_view v, const uint8_
   ATTN_FAIL_IF(pb->nk > 0 && (k.sn < pb->d || v.sn < pb->dv), ATTN_ERR_SHAPE,
                "lara: key stride %td or value stride %td below the widths %lld, %lld", k.sn, v.sn, (long long)pb->d,
                (long long)pb->dv);
-  for (int64_t ib = 0; ib < pb->b; ib++) {
-    pl->count[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
-    for (int64_t j = 0; j < pb->nk; j++) pl->keep[ib * pb->nk + j] = !kmask || kmask[ib * pb->nk + j];
-  }
+  segment_tokens_read(&pl->kept, pb->b, pb->nk, kmask);
   pl->k = k, pl->v = v, pl->built = 0;
   enum { PARTS = 4 };
   int wild = 0;
 #pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(| : wild)
   for (int64_t task = 0; task < pb->b * pb->h * PARTS; task++) {
-    const int64_t i = task / PARTS, part = task % PARTS, kept = pl->count[i / pb->h], m = lara_landmarks(&pl->par, kept);
+    const int64_t i = task / PARTS, part = task % PARTS, kept = pl->kept.count[i / pb->h], m = lara_landmarks(&pl->par, kept);
     const int64_t c0 = m * part / PARTS, c1 = m * (part + 1) / PARTS;
     float *kbar = pl->kbar + i * pl->most * pb->d;
     segment_means(pl->mk, rows_of(pl, k, i), pb->d, kept, m, c0, c1, kbar);
@@ -253,7 +244,7 @@ static head_scratch scratch_of(const lara_call *c, int64_t i) {
   head_place(&s, &at, &c->pl->pb, &c->pl->par);
   return s;
 }
-static int64_t landmarks_of(const lara_plan *pl, int64_t i) { return lara_landmarks(&pl->par, pl->count[i / pl->pb.h]); }
+static int64_t landmarks_of(const lara_plan *pl, int64_t i) { return lara_landmarks(&pl->par, pl->kept.count[i / pl->pb.h]); }
 static float factor_of(const lara_plan *pl) { return (float)(pl->pb.scale * LOG2E); }
 
 /* Landmarks [c0, c1) of the queries of head i. */
@@ -261,7 +252,7 @@ static void query_means(const lara_call *c, int64_t i, int64_t part, int64_t par
   const lara_plan *pl = c->pl;
   const int64_t m = landmarks_of(pl, i), d = pl->pb.d, c0 = m * part / parts, c1 = m * (part + 1) / parts;
   const head_scratch s = scratch_of(c, i);
-  segment_means(pl->mk, rows_of(pl, c->q, i), d, pl->count[i / pl->pb.h], m, c0, c1, s.qbar);
+  segment_means(pl->mk, rows_of(pl, c->q, i), d, pl->kept.count[i / pl->pb.h], m, c0, c1, s.qbar);
   for (int64_t t = c0 * d; t < c1 * d; t++) {
     s.qs[t] = s.qbar[t] * factor_of(pl);
     s.mu[t] = s.qbar[t] + pl->kbar[i * pl->most * d + t];
@@ -281,7 +272,7 @@ static int propose(const lara_call *c, int64_t i, lara_work *w) {
 
 static void summarise(const lara_call *c, int64_t i, int64_t chunk, int queries, lara_work *w) {
   const lara_plan *pl = c->pl;
-  const int64_t m = landmarks_of(pl, i), kept = pl->count[i / pl->pb.h], j0 = chunk * SEGMENT_CHUNK, d = pl->pb.d;
+  const int64_t m = landmarks_of(pl, i), kept = pl->kept.count[i / pl->pb.h], j0 = chunk * SEGMENT_CHUNK, d = pl->pb.d;
   const int64_t j1 = kept - j0 < SEGMENT_CHUNK ? kept : j0 + SEGMENT_CHUNK;
   const head_scratch s = scratch_of(c, i);
   if (j0 >= kept || (queries && pl->par.estimator != LARA_OPT)) return;
@@ -295,7 +286,7 @@ static void summarise(const lara_call *c, int64_t i, int64_t chunk, int queries,
 
 static void combine(const lara_call *c, int64_t i) {
   const lara_plan *pl = c->pl;
-  const int64_t m = landmarks_of(pl, i), d = pl->pb.d, chunks = segment_chunks(pl->count[i / pl->pb.h]);
+  const int64_t m = landmarks_of(pl, i), d = pl->pb.d, chunks = segment_chunks(pl->kept.count[i / pl->pb.h]);
   const head_scratch s = scratch_of(c, i);
   if (!m) return;
   segment_merge(m, pl->pb.dv, chunks, s.keys, s.g, s.constant);
@@ -311,12 +302,13 @@ static void answer(const lara_call *c, int64_t i, int64_t i0, lara_work *w) {
   const lara_plan *pl = c->pl;
   const attn_problem *pb = &pl->pb;
   const int64_t ib = i / pb->h, m = landmarks_of(pl, i), rows = pb->nq - i0 < LARA_QUERIES ? pb->nq - i0 : LARA_QUERIES;
+  const uint8_t *keep = segment_tokens_keep(&pl->kept, pb->nk, ib);
   const head_scratch s = scratch_of(c, i);
   const lara_head h = {m, pb->d, (int)pl->par.estimator, (float)pl->par.share, s.ft, s.qt, s.constant, s.lse_t, s.bh};
   const float *q = c->q.p + ib * c->q.sb + i % pb->h * c->q.sh + i0 * c->q.sn;
   float *out = c->out.p + ib * c->out.sb + i % pb->h * c->out.sh + i0 * c->out.sn, lse2[LARA_QUERIES];
   if (m) {
-    lara_weights(pl->mk, &h, rows, q, c->q.sn, pl->count[ib] < pb->nk ? pl->keep + ib * pb->nk + i0 : NULL, lse2, w);
+    lara_weights(pl->mk, &h, rows, q, c->q.sn, keep ? keep + i0 : NULL, lse2, w);
     pl->mk->gemm(rows, pb->dv, m, w->p, lara_ld(pl->mk, m), 1, s.g, pb->dv, pl->mk->panel, out, c->out.sn, 0);
   }
   for (int64_t r = 0; r < rows; r++) {
@@ -365,7 +357,7 @@ static attn_status lara_forward(const void *plan, const void *params, attn_view 
   if (!st) return ATTN_OK;
   st->pairs = 0;
   for (int64_t i = 0; i < heads; i++) {
-    const int64_t m = landmarks_of(pl, i), opt = pl->par.estimator == LARA_OPT, kept = pl->count[i / pb->h];
+    const int64_t m = landmarks_of(pl, i), opt = pl->par.estimator == LARA_OPT, kept = pl->kept.count[i / pb->h];
     st->pairs += (uint64_t)(m * (kept * (1 + opt) + pb->nq * (1 + opt) + m)) * (uint64_t)(m > 0);
   }
   return ATTN_OK;

@@ -17,7 +17,6 @@
 #include "kernels/core/rng.h"
 #include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
-#include "kernels/core/visible.h"
 
 enum { GRAD_KEYS = 128, GRAD_LD = GRAD_KEYS + 16 };
 
@@ -89,17 +88,11 @@ typedef struct head {
   const attn_problem *pb;
   const lara_params *par;
   const attn_micro *mk;
-  int64_t ib, ih, kept, m;
+  int64_t m;
   float factor;
-  const uint8_t *keep; /* NULL: all are */
-  segment_rows q, k, v; /* kept ones */
-  attn_drop drop;
+  segment_head in;
   saved_head s;
 } head;
-
-static segment_rows rows_of(attn_view x, int64_t ib, int64_t ih, const int32_t *idx) {
-  return (segment_rows){x.p + ib * x.sb + ih * x.sh, x.sn, idx};
-}
 
 static thread_work work_of(const attn_problem *pb, const lara_params *p, void *scratch) {
   attn_layout at = {.p = (char *)scratch + (size_t)omp_get_thread_num() * work_bytes(pb, p)};
@@ -110,16 +103,10 @@ static thread_work work_of(const attn_problem *pb, const lara_params *p, void *s
 
 static head head_of(const attn_problem *pb, const lara_params *p, int64_t i, attn_view q, attn_view k, attn_view v,
                     const uint8_t *kmask, float drop, uint64_t key, void *saved, thread_work *t) {
-  head hd = {.pb = pb, .par = p, .mk = attn_micro_get(), .ib = i / pb->h, .ih = i % pb->h, .factor = (float)(pb->scale * LOG2E)};
+  head hd = {.pb = pb, .par = p, .mk = attn_micro_get(), 
+             .in = segment_head_of(pb, i, q, k, v, kmask, drop, key, t->idx), .factor = (float)(pb->scale * LOG2E)};
   attn_layout at = {.p = (char *)saved + (size_t)i * saved_bytes(pb, p)};
-  hd.kept = attn_keep(kmask ? kmask + hd.ib * pb->nk : NULL, pb->nk, t->idx);
-  hd.m = lara_landmarks(p, hd.kept);
-  const int32_t *idx = hd.kept < pb->nk ? t->idx : NULL;
-  hd.keep = idx ? kmask + hd.ib * pb->nk : NULL;
-  hd.q = rows_of(q, hd.ib, hd.ih, idx);
-  hd.k = rows_of(k, hd.ib, hd.ih, idx);
-  hd.v = rows_of(v, hd.ib, hd.ih, idx);
-  hd.drop = attn_drop_make(drop, attn_hash(key, (uint64_t)hd.ib, (uint64_t)hd.ih));
+  hd.m = lara_landmarks(p, hd.in.kept);
   saved_place(&hd.s, &at, pb, p);
   return hd;
 }
@@ -142,8 +129,8 @@ static lara_head meet(const head *hd, thread_work *t) {
 static void summarise_all(const head *hd, int64_t dv, const float *queries, segment_rows x, segment_rows v, float norm, float *out,
                           float *lse2, thread_work *t) {
   int64_t chunks = 0;
-  for (int64_t j = 0; j < hd->kept; j += SEGMENT_CHUNK, chunks++)
-    segment_summarise(hd->mk, hd->m, hd->pb->d, dv, queries, x, v, norm, j, hd->kept - j < SEGMENT_CHUNK ? hd->kept : j + SEGMENT_CHUNK,
+  for (int64_t j = 0; j < hd->in.kept; j += SEGMENT_CHUNK, chunks++)
+    segment_summarise(hd->mk, hd->m, hd->pb->d, dv, queries, x, v, norm, j, hd->in.kept - j < SEGMENT_CHUNK ? hd->in.kept : j + SEGMENT_CHUNK,
                       t->parts + chunks * segment_part_floats(hd->m, dv), &t->w.segment);
   segment_merge(hd->m, dv, chunks, t->parts, out, lse2);
 }
@@ -151,29 +138,29 @@ static void summarise_all(const head *hd, int64_t dv, const float *queries, segm
 static void forward_head(const head *hd, attn_viewm out, thread_work *t) {
   const attn_problem *pb = hd->pb;
   const int64_t m = hd->m, d = pb->d;
-  float *o = out.p + hd->ib * out.sb + hd->ih * out.sh;
+  float *o = out.p + hd->in.ib * out.sb + hd->in.ih * out.sh;
   for (int64_t i = 0; i < pb->nq && !m; i++) memset(o + i * out.sn, 0, (size_t)pb->dv * sizeof(float));
   if (!m) return;
-  segment_means(hd->mk, hd->q, d, hd->kept, m, 0, m, hd->s.qbar);
-  segment_means(hd->mk, hd->k, d, hd->kept, m, 0, m, hd->s.mu);
-  lara_noise(pb, hd->par, hd->ib, hd->ih, m, hd->s.omega);
+  segment_means(hd->mk, hd->in.q, d, hd->in.kept, m, 0, m, hd->s.qbar);
+  segment_means(hd->mk, hd->in.k, d, hd->in.kept, m, 0, m, hd->s.mu);
+  lara_noise(pb, hd->par, hd->in.ib, hd->in.ih, m, hd->s.omega);
   for (int64_t x = 0; x < m * d; x++) {
     hd->s.mu[x] = hd->s.qbar[x] + hd->s.mu[x];
     hd->s.omega[x] += hd->s.mu[x];
   }
   lara_proposals(hd->mk, m, d, hd->factor, (int)hd->par->estimator, hd->s.omega, hd->s.mu, t->ft, hd->s.lm, hd->s.prop, hd->s.bh, &t->w);
   lara_augment(m, d, hd->factor, hd->s.omega, t->queries);
-  summarise_all(hd, pb->dv, t->queries, hd->k, hd->v, hd->factor, hd->s.g, hd->s.lse_k, t);
+  summarise_all(hd, pb->dv, t->queries, hd->in.k, hd->in.v, hd->factor, hd->s.g, hd->s.lse_k, t);
   if (hd->par->estimator == LARA_OPT) {
     for (int64_t x = 0; x < m * d; x++) t->queries[x] = hd->s.qbar[x] * hd->factor;
-    summarise_all(hd, d, t->queries, hd->q, hd->q, 0.0f, hd->s.tq, hd->s.lse_t, t);
+    summarise_all(hd, d, t->queries, hd->in.q, hd->in.q, 0.0f, hd->s.tq, hd->s.lse_t, t);
   }
   const lara_head h = meet(hd, t);
   const int64_t ld = lara_ld(hd->mk, m);
   for (int64_t i = 0; i < pb->nq; i += LARA_QUERIES) {
     const int64_t rows = pb->nq - i < LARA_QUERIES ? pb->nq - i : LARA_QUERIES;
-    lara_weights(hd->mk, &h, rows, hd->q.p + i * hd->q.ld, hd->q.ld, hd->keep ? hd->keep + i : NULL, NULL, &t->w);
-    hd->mk->drop_block(rows, m, t->w.p, ld, &hd->drop, i, 0);
+    lara_weights(hd->mk, &h, rows, hd->in.q.p + i * hd->in.q.ld, hd->in.q.ld, hd->in.keep ? hd->in.keep + i : NULL, NULL, &t->w);
+    hd->mk->drop_block(rows, m, t->w.p, ld, &hd->in.drop, i, 0);
     hd->mk->gemm(rows, pb->dv, m, t->w.p, ld, 1, hd->s.g, pb->dv, hd->mk->panel, o + i * out.sn, out.sn, 0);
   }
 }
@@ -228,22 +215,22 @@ static void backward_rows(const head *hd, const lara_head *h, attn_view out, att
   attn_pack_transposed(mk, m, dv, hd->s.g, dv, NULL, 1.0f, t->gt);
   for (int64_t i = 0; i < pb->nq; i += LARA_QUERIES) {
     const int64_t rows = pb->nq - i < LARA_QUERIES ? pb->nq - i : LARA_QUERIES;
-    const float *q = hd->q.p + i * hd->q.ld, *g = dout.p + hd->ib * dout.sb + hd->ih * dout.sh + i * dout.sn;
-    const float *o = out.p + hd->ib * out.sb + hd->ih * out.sh + i * out.sn;
-    const uint8_t *keep = hd->keep ? hd->keep + i : NULL;
-    float *to = dq.p + hd->ib * dq.sb + hd->ih * dq.sh + i * dq.sn;
-    lara_weights(mk, h, rows, q, hd->q.ld, keep, NULL, &t->w);
+    const float *q = hd->in.q.p + i * hd->in.q.ld, *g = dout.p + hd->in.ib * dout.sb + hd->in.ih * dout.sh + i * dout.sn;
+    const float *o = out.p + hd->in.ib * out.sb + hd->in.ih * out.sh + i * out.sn;
+    const uint8_t *keep = hd->in.keep ? hd->in.keep + i : NULL;
+    float *to = dq.p + hd->in.ib * dq.sb + hd->in.ih * dq.sh + i * dq.sn;
+    lara_weights(mk, h, rows, q, hd->in.q.ld, keep, NULL, &t->w);
     mk->gemm(rows, m, dv, g, dout.sn, 1, t->gt, w, w * dv, t->dp, ld, 0);
     for (int64_t r = 0; r < rows; r++) t->delta[r] = mk->dot(dv, o + r * out.sn, g + r * dout.sn);
-    mk->softmax_grad(rows, m, t->w.p, t->dp, ld, t->delta, &hd->drop, i, 0);
+    mk->softmax_grad(rows, m, t->w.p, t->dp, ld, t->delta, &hd->in.drop, i, 0);
     mk->gemm(m, dv, rows, t->w.p, 1, ld, g, dout.sn, w, t->dg, dv, 1);
     add_rows(mk, rows, m, t->dp, ld, t->dconstant);
-    mk->gemm(m, d, rows, t->dp, 1, ld, q, hd->q.ld, w, t->df, d, 1);
+    mk->gemm(m, d, rows, t->dp, 1, ld, q, hd->in.q.ld, w, t->df, d, 1);
     mk->gemm(rows, d, m, t->dp, ld, 1, t->f, d, w, to, dq.sn, 0);
     if (hd->par->estimator != LARA_OPT) continue;
     backward_alpha(hd, rows, keep, t);
     add_rows(mk, rows, m, t->dp, ld, t->dshare);
-    mk->gemm(m, d, rows, t->dp, 1, ld, q, hd->q.ld, w, t->dqbar, d, 1);
+    mk->gemm(m, d, rows, t->dp, 1, ld, q, hd->in.q.ld, w, t->dqbar, d, 1);
     mk->gemm(rows, d, m, t->dp, ld, 1, hd->s.qbar, d, w, to, dq.sn, 1);
   }
 }
@@ -259,8 +246,8 @@ static void backward_shares(const head *hd, const lara_head *h, attn_viewm dq, t
     }
   for (int64_t i = 0; i < hd->pb->nq; i += LARA_QUERIES) {
     const int64_t rows = hd->pb->nq - i < LARA_QUERIES ? hd->pb->nq - i : LARA_QUERIES;
-    lara_shares(mk, h, rows, hd->q.p + i * hd->q.ld, hd->q.ld, hd->keep ? hd->keep + i : NULL, &t->w);
-    mk->gemm(rows, d, m, t->w.t, lara_ld(mk, m), 1, t->f, d, mk->panel, dq.p + hd->ib * dq.sb + hd->ih * dq.sh + i * dq.sn, dq.sn, 1);
+    lara_shares(mk, h, rows, hd->in.q.p + i * hd->in.q.ld, hd->in.q.ld, hd->in.keep ? hd->in.keep + i : NULL, &t->w);
+    mk->gemm(rows, d, m, t->w.t, lara_ld(mk, m), 1, t->f, d, mk->panel, dq.p + hd->in.ib * dq.sb + hd->in.ih * dq.sh + i * dq.sn, dq.sn, 1);
   }
 }
 
@@ -290,7 +277,7 @@ static void backward_proposals(const head *hd, thread_work *t) {
 }
 
 static float *grad_row(const head *hd, attn_viewm x, int64_t j) {
-  return x.p + hd->ib * x.sb + hd->ih * x.sh + (hd->k.idx ? hd->k.idx[j] : j) * x.sn;
+  return x.p + hd->in.ib * x.sb + hd->in.ih * x.sh + (hd->in.k.idx ? hd->in.k.idx[j] : j) * x.sn;
 }
 
 /* Keys and values, written; domega added to, unscaled. */
@@ -302,13 +289,13 @@ static void backward_keys(const head *hd, attn_viewm dk, attn_viewm dv, thread_w
   segment_work *sw = &t->w.segment;
   lara_augment(m, d, hd->factor, hd->s.omega, t->queries);
   for (int64_t c = 0; c < m; c++) t->delta[c] = mk->dot(pb->dv, t->dg + c * pb->dv, hd->s.g + c * pb->dv) - t->dconstant[c];
-  for (int64_t j = 0; j < hd->kept; j += GRAD_KEYS) {
-    const int64_t end = hd->kept - j < GRAD_KEYS ? hd->kept : j + GRAD_KEYS, cols = end - j;
+  for (int64_t j = 0; j < hd->in.kept; j += GRAD_KEYS) {
+    const int64_t end = hd->in.kept - j < GRAD_KEYS ? hd->in.kept : j + GRAD_KEYS, cols = end - j;
     ptrdiff_t brs, bps;
-    segment_pack_transposed(mk, hd->k, d, hd->factor, j, end, sw->rows, sw->kt);
+    segment_pack_transposed(mk, hd->in.k, d, hd->factor, j, end, sw->rows, sw->kt);
     mk->gemm(m, cols, d + 1, t->queries, d + 1, 1, sw->kt, w, w * (d + 1), t->p, GRAD_LD, 0);
     mk->exp2_block(m, cols, t->p, GRAD_LD, NULL, hd->s.lse_k);
-    segment_pack_transposed(mk, hd->v, pb->dv, 0.0f, j, end, NULL, sw->v);
+    segment_pack_transposed(mk, hd->in.v, pb->dv, 0.0f, j, end, NULL, sw->v);
     mk->gemm(m, cols, pb->dv, t->dg, pb->dv, 1, sw->v, w, w * pb->dv, t->dk, GRAD_LD, 0);
     mk->gemm(cols, pb->dv, m, t->p, 1, GRAD_LD, t->dg, pb->dv, w, t->rows, pb->dv, 0);
     for (int64_t r = 0; r < cols; r++) memcpy(grad_row(hd, dv, j + r), t->rows + r * pb->dv, (size_t)pb->dv * sizeof(float));
@@ -317,27 +304,22 @@ static void backward_keys(const head *hd, attn_viewm dk, attn_viewm dv, thread_w
     add_rows(mk, m, cols, t->dk, GRAD_LD, t->column);
     mk->gemm(cols, d, m, t->dk, 1, GRAD_LD, hd->s.omega, d, w, t->rows, d, 0);
     for (int64_t r = 0; r < cols; r++) {
-      const float *key = segment_row(&hd->k, j + r);
+      const float *key = segment_row(&hd->in.k, j + r);
       float *to = grad_row(hd, dk, j + r);
       for (int64_t x = 0; x < d; x++) to[x] = pb->scale * (t->rows[r * d + x] - t->column[r] * key[x]);
     }
-    const float *keys = segment_pack_rows(mk, hd->k, d, j, end, sw->v, &brs, &bps);
+    const float *keys = segment_pack_rows(mk, hd->in.k, d, j, end, sw->v, &brs, &bps);
     mk->gemm(m, d, cols, t->dk, GRAD_LD, 1, keys, brs, bps, t->domega, d, 1);
   }
-}
-
-static void zero_masked(const head *hd, attn_viewm x, int64_t width) {
-  for (int64_t j = 0; j < hd->pb->nk && hd->keep; j++)
-    if (!hd->keep[j]) memset(x.p + hd->ib * x.sb + hd->ih * x.sh + j * x.sn, 0, (size_t)width * sizeof(float));
 }
 
 static void backward_head(const head *hd, attn_view out, attn_view dout, attn_viewm dq, attn_viewm dk, attn_viewm dv,
                           thread_work *t) {
   const attn_problem *pb = hd->pb;
   const int64_t m = hd->m, d = pb->d;
-  float *dq0 = dq.p + hd->ib * dq.sb + hd->ih * dq.sh, *dk0 = dk.p + hd->ib * dk.sb + hd->ih * dk.sh;
-  zero_masked(hd, dk, d);
-  zero_masked(hd, dv, pb->dv);
+  float *dq0 = dq.p + hd->in.ib * dq.sb + hd->in.ih * dq.sh, *dk0 = dk.p + hd->in.ib * dk.sb + hd->in.ih * dk.sh;
+  segment_head_zero_masked(&hd->in, pb->nk, dk, d);
+  segment_head_zero_masked(&hd->in, pb->nk, dv, pb->dv);
   for (int64_t i = 0; i < pb->nq && !m; i++) memset(dq0 + i * dq.sn, 0, (size_t)d * sizeof(float));
   if (!m) return;
   const lara_head h = meet(hd, t);
@@ -355,8 +337,8 @@ static void backward_head(const head *hd, attn_view out, attn_view dout, attn_vi
     t->dmu[x] = pb->scale * (t->dmu[x] + t->domega[x]);
     t->dqbar[x] = pb->scale * t->dqbar[x] + t->dmu[x];
   }
-  segment_means_grad(hd->mk, t->dqbar, d, hd->kept, m, hd->q.idx, dq0, dq.sn);
-  segment_means_grad(hd->mk, t->dmu, d, hd->kept, m, hd->k.idx, dk0, dk.sn);
+  segment_means_grad(hd->mk, t->dqbar, d, hd->in.kept, m, hd->in.q.idx, dq0, dq.sn);
+  segment_means_grad(hd->mk, t->dmu, d, hd->in.kept, m, hd->in.k.idx, dk0, dk.sn);
 }
 
 static attn_status train_backward(const attn_problem *pb, const void *params, attn_view q, attn_view k, attn_view v,

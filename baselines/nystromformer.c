@@ -23,7 +23,6 @@
 #include "kernels/core/finite.h"
 #include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
-#include "kernels/core/visible.h"
 
 
 typedef struct nystrom_plan {
@@ -33,9 +32,7 @@ typedef struct nystrom_plan {
   int built;
   attn_view k, v;
   int64_t most;   /* landmarks at most */
-  int64_t *count; /* [b] kept tokens */
-  int32_t *idx;   /* [b, nk] their positions */
-  uint8_t *keep;  /* [b, nk] */
+  segment_tokens kept;
   float *kt;      /* [b, h] panels of Kbar, scaled */
   float *taps;    /* [h, conv + 2 NYSTROM_CONV_ROWS] */
 } nystrom_plan;
@@ -46,9 +43,7 @@ static int64_t kt_floats(const nystrom_plan *pl) { return attn_padded(pl->mk, pl
 static nystrom_plan *plan_place(attn_layout *at, const attn_problem *pb, const nystrom_params *p) {
   nystrom_plan here = {.pb = *pb, .par = *p, .mk = attn_micro_get(), .most = nystrom_most(p, pb->nk)};
   nystrom_plan *pl = attn_place(at, sizeof *pl);
-  here.count = attn_place(at, attn_mul((size_t)pb->b, sizeof(int64_t)));
-  here.idx = attn_place(at, attn_mul(attn_mul((size_t)pb->b, (size_t)pb->nk), sizeof(int32_t)));
-  here.keep = attn_place(at, attn_mul((size_t)pb->b, (size_t)pb->nk));
+  segment_tokens_place(&here.kept, at, pb->b, pb->nk);
   here.kt = attn_place_floats(at, pb->b * pb->h, kt_floats(&here));
   here.taps = attn_place_floats(at, pb->h, taps_floats(p));
   if (pl) *pl = here;
@@ -100,30 +95,24 @@ static attn_status nystrom_prepare(void *plan, const attn_problem *pb, const voi
 
 /* Rows of a tensor of head i of [b, h]; only the kept ones when the mask has holes. */
 static segment_rows rows_of(const nystrom_plan *pl, attn_view x, int64_t i) {
-  const int64_t ib = i / pl->pb.h;
-  return (segment_rows){x.p + ib * x.sb + i % pl->pb.h * x.sh, x.sn,
-                        pl->count[ib] < pl->pb.nk ? pl->idx + ib * pl->pb.nk : NULL};
+  return segment_tokens_rows(&pl->kept, x, pl->pb.h, pl->pb.nk, i);
 }
 
 static attn_status nystrom_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch) {
-  (void)scratch;
   nystrom_plan *pl = plan;
   ATTN_FAIL_IF(!pl, ATTN_ERR_ARG, "nystromformer: build without plan");
   const attn_problem *pb = &pl->pb;
   ATTN_FAIL_IF(pb->nk > 0 && (k.sn < pb->d || v.sn < pb->dv), ATTN_ERR_SHAPE,
                "nystromformer: key stride %td or value stride %td below the widths %lld, %lld", k.sn, v.sn, (long long)pb->d,
                (long long)pb->dv);
-  for (int64_t ib = 0; ib < pb->b; ib++) {
-    pl->count[ib] = attn_keep(kmask ? kmask + ib * pb->nk : NULL, pb->nk, pl->idx + ib * pb->nk);
-    for (int64_t j = 0; j < pb->nk; j++) pl->keep[ib * pb->nk + j] = !kmask || kmask[ib * pb->nk + j];
-  }
+  segment_tokens_read(&pl->kept, pb->b, pb->nk, kmask);
   pl->k = k, pl->v = v, pl->built = 0;
   const float factor = (float)(pb->scale * LOG2E);
   const int64_t panels = attn_panels(pl->mk, pl->most), w = pl->mk->panel;
   int wild = 0;
 #pragma omp parallel for num_threads(pb->threads) schedule(static) reduction(| : wild)
   for (int64_t task = 0; task < pb->b * pb->h * panels; task++) {
-    const int64_t i = task / panels, kept = pl->count[i / pb->h], c0 = task % panels * w;
+    const int64_t i = task / panels, kept = pl->kept.count[i / pb->h], c0 = task % panels * w;
     int exact;
     const int64_t m = nystrom_landmarks(&pl->par, kept, &exact), c1 = c0 + w < m ? c0 + w : m;
     float *kbar = (float *)scratch + i * pl->most * pb->d;
@@ -147,7 +136,7 @@ typedef struct nystrom_call {
 } nystrom_call;
 
 static int64_t head_landmarks(const nystrom_plan *pl, int64_t i, int *exact) {
-  return nystrom_landmarks(&pl->par, pl->count[i / pl->pb.h], exact);
+  return nystrom_landmarks(&pl->par, pl->kept.count[i / pl->pb.h], exact);
 }
 
 /* Landmarks [c0, c1) of the queries of head i; 1 when they are finite. */
@@ -158,7 +147,7 @@ static int query_landmarks(const nystrom_call *c, int64_t i, int64_t part, int64
   int exact;
   const int64_t m = head_landmarks(pl, i, &exact), c0 = m * part / parts, c1 = m * (part + 1) / parts;
   if (exact) return 1;
-  segment_means(pl->mk, rows_of(pl, c->q, i), d, pl->count[i / pl->pb.h], m, c0, c1, c->sc.qbar + at);
+  segment_means(pl->mk, rows_of(pl, c->q, i), d, pl->kept.count[i / pl->pb.h], m, c0, c1, c->sc.qbar + at);
   for (int64_t t = c0 * d; t < c1 * d; t++) c->sc.qs[at + t] = c->sc.qbar[at + t] * factor;
   return attn_all_finite((c1 - c0) * d, c->sc.qbar + at + c0 * d);
 }
@@ -190,7 +179,7 @@ static float *part_of(const nystrom_call *c, int64_t i, int64_t chunk, int64_t m
 static void summarise(const nystrom_call *c, int64_t i, int64_t chunk, nystrom_work *w) {
   const nystrom_plan *pl = c->pl;
   int exact;
-  const int64_t kept = pl->count[i / pl->pb.h], m = head_landmarks(pl, i, &exact), j0 = chunk * SEGMENT_CHUNK;
+  const int64_t kept = pl->kept.count[i / pl->pb.h], m = head_landmarks(pl, i, &exact), j0 = chunk * SEGMENT_CHUNK;
   if (exact || j0 >= kept) return;
   segment_summarise(pl->mk, m, pl->pb.d, pl->pb.dv, c->sc.qs + i * pl->most * pl->pb.d, rows_of(pl, pl->k, i),
                     rows_of(pl, pl->v, i), 0.0f, j0, kept - j0 < SEGMENT_CHUNK ? kept : j0 + SEGMENT_CHUNK,
@@ -200,7 +189,7 @@ static void summarise(const nystrom_call *c, int64_t i, int64_t chunk, nystrom_w
 /* u = Z (B V), or the values themselves. */
 static void combine(const nystrom_call *c, int64_t i) {
   const nystrom_plan *pl = c->pl;
-  const int64_t dv = pl->pb.dv, kept = pl->count[i / pl->pb.h];
+  const int64_t dv = pl->pb.dv, kept = pl->kept.count[i / pl->pb.h];
   int exact;
   const int64_t m = head_landmarks(pl, i, &exact);
   float *u = c->sc.u + i * pl->most * dv;
@@ -232,7 +221,7 @@ static void answer(const nystrom_call *c, int64_t i, int64_t i0, nystrom_work *w
   }
   if (pl->par.conv)
     nystrom_conv(pl->mk, pl->taps + ih * taps_floats(&pl->par), pl->par.conv, pb->nk, pb->dv, v, pl->v.sn,
-                 pl->count[ib] < pb->nk ? pl->keep + ib * pb->nk : NULL, i0, i1, out, c->out.sn, w);
+                 segment_tokens_keep(&pl->kept, pb->nk, ib), i0, i1, out, c->out.sn, w);
 }
 
 static void tell(const nystrom_call *c) {
@@ -242,7 +231,7 @@ static void tell(const nystrom_call *c) {
   for (int64_t i = 0; i < pl->pb.b * pl->pb.h; i++) {
     int exact;
     const int64_t m = head_landmarks(pl, i, &exact);
-    c->st->pairs += (uint64_t)(m * (pl->pb.nq + (exact ? 0 : m + pl->count[i / pl->pb.h])));
+    c->st->pairs += (uint64_t)(m * (pl->pb.nq + (exact ? 0 : m + pl->kept.count[i / pl->pb.h])));
     all_exact &= exact;
   }
   if (all_exact) c->st->path = "dense";

@@ -21,7 +21,6 @@
 #include "kernels/core/rng.h"
 #include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
-#include "kernels/core/visible.h"
 
 enum { GRAD_KEYS = 128, GRAD_LD = GRAD_KEYS + 16 };
 
@@ -137,37 +136,24 @@ typedef struct head {
   const attn_problem *pb;
   const nystrom_params *par;
   const attn_micro *mk;
-  int64_t ib, ih, kept, m;
+  int64_t m;
   int exact;
-  const uint8_t *keep; /* NULL: all are */
-  segment_rows q, k, v; /* kept ones */
-  attn_drop drop;
+  segment_head in;
   saved_head s;
 } head;
 
-static segment_rows rows_of(attn_view x, int64_t ib, int64_t ih, const int32_t *idx) {
-  return (segment_rows){x.p + ib * x.sb + ih * x.sh, x.sn, idx};
-}
-
 static head head_of(const attn_problem *pb, const nystrom_params *p, int64_t i, attn_view q, attn_view k, attn_view v,
                     const uint8_t *kmask, float drop, uint64_t key, void *saved, thread_work *t) {
-  head hd = {.pb = pb, .par = p, .mk = attn_micro_get(), .ib = i / pb->h, .ih = i % pb->h};
-  hd.kept = attn_keep(kmask ? kmask + hd.ib * pb->nk : NULL, pb->nk, t->idx);
-  hd.m = nystrom_landmarks(p, hd.kept, &hd.exact);
-  const int32_t *idx = hd.kept < pb->nk ? t->idx : NULL;
-  hd.keep = idx ? kmask + hd.ib * pb->nk : NULL;
-  hd.q = rows_of(q, hd.ib, hd.ih, idx);
-  hd.k = rows_of(k, hd.ib, hd.ih, idx);
-  hd.v = rows_of(v, hd.ib, hd.ih, idx);
-  hd.drop = attn_drop_make(drop, attn_hash(key, (uint64_t)hd.ib, (uint64_t)hd.ih));
+  head hd = {.pb = pb, .par = p, .mk = attn_micro_get(), .in = segment_head_of(pb, i, q, k, v, kmask, drop, key, t->idx)};
+  hd.m = nystrom_landmarks(p, hd.in.kept, &hd.exact);
   hd.s = saved_of(pb, p, saved, i);
   return hd;
 }
 
 /* The values with dropout, and what every later step reads again: panels of Kbar and scaled Qbar. */
 static void drop_values(const head *hd, thread_work *t) {
-  for (int64_t j = 0; j < hd->kept; j++) {
-    const float z = attn_drop_at(&hd->drop, 0, j), *v = segment_row(&hd->v, j);
+  for (int64_t j = 0; j < hd->in.kept; j++) {
+    const float z = attn_drop_at(&hd->in.drop, 0, j), *v = segment_row(&hd->in.v, j);
     for (int64_t c = 0; c < hd->pb->dv; c++) t->v[j * hd->pb->dv + c] = z * v[c];
   }
 }
@@ -182,9 +168,9 @@ static void landmark_panels(const head *hd, thread_work *t) {
 static void forward_landmarks(const head *hd, thread_work *t) {
   const int64_t d = hd->pb->d;
   *hd->s.kappa = 0.0f, *hd->s.column = 0;
-  segment_means(hd->mk, hd->k, d, hd->kept, hd->m, 0, hd->m, hd->s.kbar);
+  segment_means(hd->mk, hd->in.k, d, hd->in.kept, hd->m, 0, hd->m, hd->s.kbar);
   if (hd->exact || !hd->m) return;
-  segment_means(hd->mk, hd->q, d, hd->kept, hd->m, 0, hd->m, hd->s.qbar);
+  segment_means(hd->mk, hd->in.q, d, hd->in.kept, hd->m, 0, hd->m, hd->s.qbar);
   landmark_panels(hd, t);
   *hd->s.kappa = nystrom_scores(hd->mk, hd->m, d, hd->s.qbar, t->kt, hd->s.a, &t->w, hd->s.column);
 }
@@ -194,29 +180,29 @@ static void forward_head(const head *hd, float kappa, attn_viewm out, thread_wor
   const attn_micro *mk = hd->mk;
   const int64_t m = hd->m, dv = pb->dv, size = m * m, part = segment_part_floats(m, dv);
   const segment_rows values = {t->v, dv, NULL};
-  float *o = out.p + hd->ib * out.sb + hd->ih * out.sh;
+  float *o = out.p + hd->in.ib * out.sb + hd->in.ih * out.sh;
   drop_values(hd, t);
   landmark_panels(hd, t);
   if (hd->exact) memcpy(hd->s.u, t->v, (size_t)(m * dv) * sizeof(float));
   else if (m) {
     int64_t chunks = 0;
     nystrom_pinv(mk, m, hd->par->iterations, hd->s.a, kappa, hd->s.z, size, &t->w);
-    for (int64_t j = 0; j < hd->kept; j += SEGMENT_CHUNK, chunks++) {
-      segment_summarise(mk, m, pb->d, dv, t->qs, hd->k, values, 0.0f, j, hd->kept - j < SEGMENT_CHUNK ? hd->kept : j + SEGMENT_CHUNK,
+    for (int64_t j = 0; j < hd->in.kept; j += SEGMENT_CHUNK, chunks++) {
+      segment_summarise(mk, m, pb->d, dv, t->qs, hd->in.k, values, 0.0f, j, hd->in.kept - j < SEGMENT_CHUNK ? hd->in.kept : j + SEGMENT_CHUNK,
                         t->parts + chunks * part, &t->w.segment);
     }
     segment_merge(m, dv, chunks, t->parts, hd->s.w, hd->s.lse_b);
     mk->gemm(m, dv, m, hd->s.z + hd->par->iterations * size, m, 1, hd->s.w, dv, mk->panel, hd->s.u, dv, 0);
   }
-  if (hd->par->conv) nystrom_taps(pb->weights + hd->ih * hd->par->conv, hd->par->conv, 0, t->taps);
+  if (hd->par->conv) nystrom_taps(pb->weights + hd->in.ih * hd->par->conv, hd->par->conv, 0, t->taps);
   for (int64_t i = 0; i < pb->nq; i += NYSTROM_QUERIES) {
     const int64_t end = pb->nq - i < NYSTROM_QUERIES ? pb->nq : i + NYSTROM_QUERIES;
     for (int64_t r = i; r < end && !m; r++) memset(o + r * out.sn, 0, (size_t)dv * sizeof(float));
     if (m)
-      nystrom_answer(mk, m, pb->d, dv, end - i, hd->q.p + i * hd->q.ld, hd->q.ld, t->kt, hd->s.u, o + i * out.sn, out.sn,
+      nystrom_answer(mk, m, pb->d, dv, end - i, hd->in.q.p + i * hd->in.q.ld, hd->in.q.ld, t->kt, hd->s.u, o + i * out.sn, out.sn,
                      hd->s.lse_f + i, &t->w);
     if (hd->par->conv)
-      nystrom_conv(mk, t->taps, hd->par->conv, pb->nk, dv, hd->v.p, hd->v.ld, hd->keep, i, end, o, out.sn, &t->w);
+      nystrom_conv(mk, t->taps, hd->par->conv, pb->nk, dv, hd->in.v.p, hd->in.v.ld, hd->in.keep, i, end, o, out.sn, &t->w);
   }
 }
 
@@ -274,16 +260,16 @@ static void backward_answers(const head *hd, attn_view dout, attn_viewm dq, floa
   attn_pack_transposed(mk, m, dv, hd->s.u, dv, NULL, 1.0f, t->ut);
   for (int64_t i = 0; i < pb->nq; i += NYSTROM_QUERIES) {
     const int64_t rows = pb->nq - i < NYSTROM_QUERIES ? pb->nq - i : NYSTROM_QUERIES;
-    const float *q = hd->q.p + i * hd->q.ld, *g = dout.p + hd->ib * dout.sb + hd->ih * dout.sh + i * dout.sn;
-    float *to = dq.p + hd->ib * dq.sb + hd->ih * dq.sh + i * dq.sn;
-    mk->gemm(rows, m, d, q, hd->q.ld, 1, t->kt, w, w * d, t->p, ld, 0);
+    const float *q = hd->in.q.p + i * hd->in.q.ld, *g = dout.p + hd->in.ib * dout.sb + hd->in.ih * dout.sh + i * dout.sn;
+    float *to = dq.p + hd->in.ib * dq.sb + hd->in.ih * dq.sh + i * dq.sn;
+    mk->gemm(rows, m, d, q, hd->in.q.ld, 1, t->kt, w, w * d, t->p, ld, 0);
     mk->exp2_block(rows, m, t->p, ld, NULL, hd->s.lse_f + i);
     mk->gemm(rows, m, dv, g, dout.sn, 1, t->ut, w, w * dv, t->dp, ld, 0);
     for (int64_t r = 0; r < rows; r++) t->delta[r] = mk->dot(m, t->p + r * ld, t->dp + r * ld);
     mk->gemm(m, dv, rows, t->p, 1, ld, g, dout.sn, w, t->du, dv, 1);
     mk->softmax_grad(rows, m, t->p, t->dp, ld, t->delta, &none, 0, 0);
     mk->gemm(rows, d, m, t->dp, ld, 1, hd->s.kbar, d, w, to, dq.sn, 0);
-    mk->gemm(m, d, rows, t->dp, 1, ld, q, hd->q.ld, w, dkbar, d, 1);
+    mk->gemm(m, d, rows, t->dp, 1, ld, q, hd->in.q.ld, w, dkbar, d, 1);
     for (int64_t r = 0; r < rows; r++) scale_all(d, pb->scale, to + r * dq.sn);
   }
 }
@@ -328,11 +314,11 @@ static void backward_pinv(const head *hd, float kappa, const shared_head *sh, th
 
 /* Row j of the kept ones of a gradient. */
 static float *grad_row(const head *hd, attn_viewm x, int64_t j) {
-  return x.p + hd->ib * x.sb + hd->ih * x.sh + (hd->k.idx ? hd->k.idx[j] : j) * x.sn;
+  return x.p + hd->in.ib * x.sb + hd->in.ih * x.sh + (hd->in.k.idx ? hd->in.k.idx[j] : j) * x.sn;
 }
 static void scatter_values(const head *hd, int64_t j0, int64_t n, const float *from, attn_viewm dv) {
   for (int64_t j = j0; j < j0 + n; j++) {
-    const float z = attn_drop_at(&hd->drop, 0, j), *row = from + (j - j0) * hd->pb->dv;
+    const float z = attn_drop_at(&hd->in.drop, 0, j), *row = from + (j - j0) * hd->pb->dv;
     float *to = grad_row(hd, dv, j);
     for (int64_t c = 0; c < hd->pb->dv; c++) to[c] = z * row[c];
   }
@@ -364,10 +350,10 @@ static void backward_summaries(const head *hd, const shared_head *sh, attn_viewm
   const attn_drop none = attn_drop_make(0.0f, 0);
   const segment_rows values = {t->v, pb->dv, NULL};
   for (int64_t i = 0; i < m; i++) t->delta[i] = mk->dot(pb->dv, sh->dw + i * pb->dv, hd->s.w + i * pb->dv);
-  for (int64_t j = 0; j < hd->kept; j += GRAD_KEYS) {
-    const int64_t cols = hd->kept - j < GRAD_KEYS ? hd->kept - j : GRAD_KEYS;
+  for (int64_t j = 0; j < hd->in.kept; j += GRAD_KEYS) {
+    const int64_t cols = hd->in.kept - j < GRAD_KEYS ? hd->in.kept - j : GRAD_KEYS;
     ptrdiff_t brs, bps;
-    segment_pack_transposed(mk, hd->k, d, 0.0f, j, j + cols, NULL, t->w.segment.kt);
+    segment_pack_transposed(mk, hd->in.k, d, 0.0f, j, j + cols, NULL, t->w.segment.kt);
     mk->gemm(m, cols, d, t->qs, d, 1, t->w.segment.kt, w, w * d, t->p, GRAD_LD, 0);
     mk->exp2_block(m, cols, t->p, GRAD_LD, NULL, hd->s.lse_b);
     segment_pack_transposed(mk, values, pb->dv, 0.0f, j, j + cols, NULL, t->w.segment.v);
@@ -377,7 +363,7 @@ static void backward_summaries(const head *hd, const shared_head *sh, attn_viewm
     mk->softmax_grad(m, cols, t->p, t->dp, GRAD_LD, t->delta, &none, 0, 0);
     mk->gemm(cols, d, m, t->dp, 1, GRAD_LD, hd->s.qbar, d, w, t->rows, d, 0);
     scatter_keys(hd, j, cols, t->rows, dk);
-    const float *keys = segment_pack_rows(mk, hd->k, d, j, j + cols, t->w.segment.v, &brs, &bps);
+    const float *keys = segment_pack_rows(mk, hd->in.k, d, j, j + cols, t->w.segment.v, &brs, &bps);
     mk->gemm(m, d, cols, t->dp, GRAD_LD, 1, keys, brs, bps, t->dqbar, d, 1);
   }
 }
@@ -386,16 +372,16 @@ static void backward_summaries(const head *hd, const shared_head *sh, attn_viewm
 static void backward_conv(const head *hd, attn_view dout, attn_viewm dv, float *dtaps, thread_work *t) {
   const attn_problem *pb = hd->pb;
   const int64_t conv = hd->par->conv, half = conv / 2, n = pb->nk;
-  const float *g = dout.p + hd->ib * dout.sb + hd->ih * dout.sh;
-  float *to = dv.p + hd->ib * dv.sb + hd->ih * dv.sh, *products = t->p;
-  nystrom_taps(pb->weights + hd->ih * conv, conv, 1, t->taps);
+  const float *g = dout.p + hd->in.ib * dout.sb + hd->in.ih * dout.sh;
+  float *to = dv.p + hd->in.ib * dv.sb + hd->in.ih * dv.sh, *products = t->p;
+  nystrom_taps(pb->weights + hd->in.ih * conv, conv, 1, t->taps);
   nystrom_conv(hd->mk, t->taps, conv, n, pb->dv, g, dout.sn, NULL, 0, n, to, dv.sn, &t->w);
   memset(dtaps, 0, (size_t)conv * sizeof(float));
   for (int64_t i = 0; i < n; i += NYSTROM_QUERIES) {
     const int64_t end = n - i < NYSTROM_QUERIES ? n : i + NYSTROM_QUERIES;
     int64_t first;
-    ptrdiff_t ld = hd->v.ld;
-    const float *x = nystrom_window(conv, n, pb->dv, hd->v.p, &ld, hd->keep, i, end, &first, &t->w);
+    ptrdiff_t ld = hd->in.v.ld;
+    const float *x = nystrom_window(conv, n, pb->dv, hd->in.v.p, &ld, hd->in.keep, i, end, &first, &t->w);
     for (int64_t r = i; r < end; r++) {
       const int64_t from = r > half ? r - half : 0, to_row = r + half + 1 < n ? r + half + 1 : n;
       hd->mk->dots(to_row - from, pb->dv, g + r * dout.sn, x + (from - first) * ld, ld, products);
@@ -404,16 +390,11 @@ static void backward_conv(const head *hd, attn_view dout, attn_viewm dv, float *
   }
 }
 
-static void zero_rows(const head *hd, attn_viewm x, int64_t width, int masked_only) {
-  for (int64_t j = 0; j < hd->pb->nk; j++)
-    if (!masked_only || (hd->keep && !hd->keep[j]))
-      memset(x.p + hd->ib * x.sb + hd->ih * x.sh + j * x.sn, 0, (size_t)width * sizeof(float));
-}
-
 static void backward_first(const head *hd, float kappa, attn_view dout, attn_viewm dq, const shared_head *sh, thread_work *t) {
   *sh->dkappa = 0.0f;
   if (!hd->m) {
-    zero_rows(hd, dq, hd->pb->d, 0);
+    for (int64_t j = 0; j < hd->pb->nq; j++)
+      memset(dq.p + hd->in.ib * dq.sb + hd->in.ih * dq.sh + j * dq.sn, 0, (size_t)hd->pb->d * sizeof(float));
     return;
   }
   landmark_panels(hd, t);
@@ -437,14 +418,14 @@ static void backward_second(const head *hd, attn_view dout, attn_viewm dq, attn_
     backward_summaries(hd, sh, dk, dv, t);
     scale_all(hd->m * pb->d, pb->scale, t->dqbar);
     scale_all(hd->m * pb->d, pb->scale, sh->dkbar);
-    segment_means_grad(hd->mk, t->dqbar, pb->d, hd->kept, hd->m, hd->q.idx, dq.p + hd->ib * dq.sb + hd->ih * dq.sh, dq.sn);
-    segment_means_grad(hd->mk, sh->dkbar, pb->d, hd->kept, hd->m, hd->k.idx, dk.p + hd->ib * dk.sb + hd->ih * dk.sh, dk.sn);
+    segment_means_grad(hd->mk, t->dqbar, pb->d, hd->in.kept, hd->m, hd->in.q.idx, dq.p + hd->in.ib * dq.sb + hd->in.ih * dq.sh, dq.sn);
+    segment_means_grad(hd->mk, sh->dkbar, pb->d, hd->in.kept, hd->m, hd->in.k.idx, dk.p + hd->in.ib * dk.sb + hd->in.ih * dk.sh, dk.sn);
   }
-  zero_rows(hd, dk, pb->d, 1);
-  zero_rows(hd, dv, pb->dv, 1);
+  segment_head_zero_masked(&hd->in, pb->nk, dk, pb->d);
+  segment_head_zero_masked(&hd->in, pb->nk, dv, pb->dv);
   if (!hd->par->conv) return;
   backward_conv(hd, dout, dv, sh->dtaps, t);
-  zero_rows(hd, dv, pb->dv, 1);
+  segment_head_zero_masked(&hd->in, pb->nk, dv, pb->dv);
 }
 
 static attn_status train_backward(const attn_problem *pb, const void *params, attn_view q, attn_view k, attn_view v,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/core/softmax2.h"
+#include "kernels/core/visible.h"
 
 /* A mean is a product with a row of 1 / length: one small gemm for each stretch of rows that lie side by side. */
 void segment_means(const attn_micro *mk, segment_rows x, int64_t width, int64_t n, int64_t m, int64_t c0, int64_t c1,
@@ -101,4 +102,46 @@ void segment_merge(int64_t m, int64_t dv, int64_t chunks, const float *parts, fl
     for (int64_t t = 0; t < dv; t++) o[t] *= inverse;
     if (lse2) lse2[i] = top + log2f(sum);
   }
+}
+
+/* --- tokens that are kept ------------------------------------------------------------------------------------------ */
+
+void segment_tokens_place(segment_tokens *t, attn_layout *at, int64_t b, int64_t n) {
+  t->count = attn_place(at, attn_mul((size_t)b, sizeof *t->count));
+  t->idx = attn_place(at, attn_mul(attn_mul((size_t)b, (size_t)n), sizeof *t->idx));
+  t->keep = attn_place(at, attn_mul((size_t)b, (size_t)n));
+}
+
+void segment_tokens_read(segment_tokens *t, int64_t b, int64_t n, const uint8_t *kmask) {
+  for (int64_t ib = 0; ib < b; ib++) {
+    t->count[ib] = attn_keep(kmask ? kmask + ib * n : NULL, n, t->idx + ib * n);
+    for (int64_t j = 0; j < n; j++) t->keep[ib * n + j] = !kmask || kmask[ib * n + j];
+  }
+}
+
+static segment_rows rows_of(attn_view x, int64_t ib, int64_t ih, const int32_t *idx) {
+  return (segment_rows){x.p + ib * x.sb + ih * x.sh, x.sn, idx};
+}
+
+segment_rows segment_tokens_rows(const segment_tokens *t, attn_view x, int64_t h, int64_t n, int64_t i) {
+  return rows_of(x, i / h, i % h, t->count[i / h] < n ? t->idx + i / h * n : NULL);
+}
+
+segment_head segment_head_of(const attn_problem *pb, int64_t i, attn_view q, attn_view k, attn_view v, const uint8_t *kmask,
+                             float drop, uint64_t key, int32_t *idx) {
+  segment_head s = {.ib = i / pb->h, .ih = i % pb->h};
+  const uint8_t *mask = kmask ? kmask + s.ib * pb->nk : NULL;
+  s.kept = attn_keep(mask, pb->nk, idx);
+  const int32_t *rows = s.kept < pb->nk ? idx : NULL;
+  s.keep = rows ? mask : NULL;
+  s.q = rows_of(q, s.ib, s.ih, rows);
+  s.k = rows_of(k, s.ib, s.ih, rows);
+  s.v = rows_of(v, s.ib, s.ih, rows);
+  s.drop = attn_drop_make(drop, attn_hash(key, (uint64_t)s.ib, (uint64_t)s.ih));
+  return s;
+}
+
+void segment_head_zero_masked(const segment_head *s, int64_t n, attn_viewm x, int64_t width) {
+  for (int64_t j = 0; j < n && s->keep; j++)
+    if (!s->keep[j]) memset(x.p + s->ib * x.sb + s->ih * x.sh + j * x.sn, 0, (size_t)width * sizeof(float));
 }

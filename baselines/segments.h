@@ -6,7 +6,9 @@
 #ifndef BASELINES_SEGMENTS_H
 #define BASELINES_SEGMENTS_H
 
+#include "kernels/attn.h"
 #include "kernels/core/alloc.h"
+#include "kernels/core/rng.h"
 #include "kernels/micro/micro.h"
 
 /** Rows of a matrix, row stride ld floats; row j is row idx[j], or j when idx is NULL. */
@@ -16,6 +18,35 @@ typedef struct segment_rows {
   const int32_t *idx;
 } segment_rows;
 static inline const float *segment_row(const segment_rows *x, int64_t j) { return x->p + (x->idx ? x->idx[j] : j) * x->ld; }
+
+/** The tokens that a padding mask keeps, of all batch entries. */
+typedef struct segment_tokens {
+  int64_t *count; /* [b] kept tokens */
+  int32_t *idx;   /* [b, n] their positions */
+  uint8_t *keep;  /* [b, n] */
+} segment_tokens;
+void segment_tokens_place(segment_tokens *t, attn_layout *at, int64_t b, int64_t n);
+/** Reads kmask [b, n]; NULL keeps all. */
+void segment_tokens_read(segment_tokens *t, int64_t b, int64_t n, const uint8_t *kmask);
+/** Rows of the kept tokens of head i, counted over the batch, of x [b, h, n, width]. */
+segment_rows segment_tokens_rows(const segment_tokens *t, attn_view x, int64_t h, int64_t n, int64_t i);
+/** keep [n] of batch entry ib; NULL when it keeps all. */
+static inline const uint8_t *segment_tokens_keep(const segment_tokens *t, int64_t n, int64_t ib) {
+  return t->count[ib] < n ? t->keep + ib * n : NULL;
+}
+
+/** One head of a call of training: the same facts, read for this head alone. */
+typedef struct segment_head {
+  int64_t ib, ih, kept;
+  const uint8_t *keep;  /* [n]; NULL: all are kept */
+  segment_rows q, k, v; /* of the kept tokens */
+  attn_drop drop;
+} segment_head;
+/** Head i, counted over the batch. idx [n] is working memory that the rows go on using; drop and key as in attn_training. */
+segment_head segment_head_of(const attn_problem *pb, int64_t i, attn_view q, attn_view k, attn_view v, const uint8_t *kmask,
+                             float drop, uint64_t key, int32_t *idx);
+/** Rows of masked tokens of the head, of x [b, h, n, width], become zero. */
+void segment_head_zero_masked(const segment_head *s, int64_t n, attn_viewm x, int64_t width);
 
 /** First row of segment c of m; n for c = m. */
 static inline int64_t segment_start(int64_t n, int64_t m, int64_t c) {
