@@ -226,7 +226,8 @@ static uint64_t run(const block_plan *pl, attn_view q, attn_viewm out, float dro
   return pairs;
 }
 
-attn_status block_forward(const void *plan, attn_view q, attn_viewm out, void *scratch, attn_stats *st) {
+attn_status block_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch, attn_stats *st) {
+  (void)params;
   const block_plan *pl = plan;
   ATTN_FAIL_IF(!pl || !pl->built, ATTN_ERR_ARG, "forward before build");
   ATTN_FAIL_IF(!scratch || (uintptr_t)scratch % ATTN_ALIGN, ATTN_ERR_ARG, "%s: scratch is null or not 64-byte aligned", pl->bp.name);
@@ -313,3 +314,5 @@ attn_status block_train_backward(const attn_problem *pb, const block_pattern *bp
   }
   return ATTN_OK;
 }
+
+void block_release(void *plan) { (void)plan; }

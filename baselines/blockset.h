@@ -21,12 +21,12 @@ typedef struct block_pattern {
 } block_pattern;
 static inline int64_t block_count(const attn_problem *pb, const block_pattern *bp) { return (pb->nk + bp->block - 1) / bp->block; }
 
-/** The functions of a method and of its training part, which only add the pattern of the parameters. lse2 [b, h, n] in double, or
- *  NULL. */
+/** The functions of a method and of its training part; blockset.inc adds the pattern of the parameters. */
 attn_status block_sizes(const attn_problem *, const block_pattern *, attn_mem *need);
 attn_status block_prepare(void *plan, const attn_problem *, const block_pattern *);
 attn_status block_build(void *plan, attn_view k, attn_view v, const uint8_t *kmask, void *scratch);
-attn_status block_forward(const void *plan, attn_view q, attn_viewm out, void *scratch, attn_stats *);
+attn_status block_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch, attn_stats *);
+void block_release(void *plan);
 attn_status block_train_sizes(const attn_problem *, const block_pattern *, attn_mem *need);
 attn_status block_train_forward(const attn_problem *, const block_pattern *, attn_view q, attn_view k, attn_view v, const uint8_t *kmask,
                                 float drop, uint64_t key, attn_viewm out, void *saved, void *scratch);

@@ -28,37 +28,7 @@ static block_pattern pattern_of(const void *params) {
   return (block_pattern){.name = "longformer", .block = BLOCK, .window = p->window, .global = p->global, .list = list_blocks};
 }
 
-static attn_status longformer_sizes(const attn_problem *pb, const void *params, attn_mem *need) {
-  const block_pattern bp = pattern_of(params);
-  return block_sizes(pb, &bp, need);
-}
-static attn_status longformer_prepare(void *plan, const attn_problem *pb, const void *params) {
-  const block_pattern bp = pattern_of(params);
-  return block_prepare(plan, pb, &bp);
-}
-static attn_status longformer_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch, attn_stats *st) {
-  (void)params;
-  return block_forward(plan, q, out, scratch, st);
-}
-static void longformer_release(void *plan) { (void)plan; }
-
-static attn_status train_sizes(const attn_problem *pb, const void *params, attn_mem *need) {
-  const block_pattern bp = pattern_of(params);
-  return block_train_sizes(pb, &bp, need);
-}
-static attn_status train_forward(const attn_problem *pb, const void *params, attn_view q, attn_view k, attn_view v, const uint8_t *kmask,
-                                 float drop, uint64_t key, attn_viewm out, void *saved, void *scratch) {
-  const block_pattern bp = pattern_of(params);
-  return block_train_forward(pb, &bp, q, k, v, kmask, drop, key, out, saved, scratch);
-}
-static attn_status train_backward(const attn_problem *pb, const void *params, attn_view q, attn_view k, attn_view v,
-                                  const uint8_t *kmask, float drop, uint64_t key, attn_view out, attn_view dout, attn_viewm dq,
-                                  attn_viewm dk, attn_viewm dv, float *dweights, void *saved, void *scratch) {
-  const block_pattern bp = pattern_of(params);
-  (void)dweights;
-  return block_train_backward(pb, &bp, q, k, v, kmask, drop, key, out, dout, dq, dk, dv, saved, scratch);
-}
-static const attn_training training = {.sizes = train_sizes, .forward = train_forward, .backward = train_backward};
+#include "baselines/blockset.inc"
 
 static const attn_param longformer_table[] = {
     {.key = "window", .doc = "positions to each side that a query sees", .type = ATTN_P_INT, .offset = offsetof(longformer_params, window), .dflt = 256, .min = 0, .max = 1 << 20},
@@ -73,10 +43,10 @@ const attn_method attn_method_longformer = {
     .caps = ATTN_CAP_CAUSAL | ATTN_CAP_MASK | ATTN_CAP_NEEDS_TRAINING | ATTN_CAP_STOCHASTIC | ATTN_CAP_KEYSET,
     .params_size = sizeof(longformer_params),
     .params = longformer_table,
-    .sizes = longformer_sizes,
-    .prepare = longformer_prepare,
+    .sizes = pattern_sizes,
+    .prepare = pattern_prepare,
     .build = block_build,
-    .forward = longformer_forward,
-    .release = longformer_release,
-    .training = &training,
+    .forward = block_forward,
+    .release = block_release,
+    .training = &pattern_training,
 };
