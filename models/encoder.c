@@ -52,11 +52,7 @@ int encoder_same_shape(const encoder_config *a, const encoder_config *b) {
   return n == m;
 }
 
-int64_t encoder_tensor_size(const encoder_tensor *t) {
-  int64_t n = 1;
-  for (int i = 0; i < t->rank; i++) n *= t->shape[i];
-  return n;
-}
+int64_t encoder_tensor_size(const encoder_tensor *t) { return attn_elements(t->rank, t->shape); }
 
 static int check_config(const encoder_config *c, ice_err *e) {
   const struct {

@@ -63,7 +63,7 @@ static void name_one(namer *nm, const char *name, int layer, const char *suffix,
       (void)snprintf(t->name, sizeof t->name, "model.transformer_%d.%s.%s", layer, name, suffix);
   }
   nm->count++;
-  nm->offset += rows * (rank >= 2 ? cols : 1) * (rank == 3 ? deep : 1);
+  nm->offset += attn_elements(rank, (const int64_t[]){rows, cols, deep});
 }
 static void name_linear(void *ctx, const char *name, int layer, int64_t out, int64_t in, int slot) {
   (void)slot;
@@ -140,17 +140,12 @@ static void bind_table(void *ctx, const char *name, int64_t rows, int64_t width,
     b->net->tok = b->p;
   b->p += rows * width;
 }
-static int64_t learned_floats(const encoder_learned *t) {
-  int64_t n = 1;
-  for (int i = 0; i < t->rank; i++) n *= t->shape[i];
-  return n;
-}
 static void bind_learned(void *ctx, const encoder_learned *t, int layer) {
   binder *b = ctx;
   layer_weights *w = &b->net->layer[layer];
   if (!w->learned) w->learned = b->p;
-  w->learned_bytes += (size_t)learned_floats(t) * sizeof(float);
-  b->p += learned_floats(t);
+  w->learned_bytes += (size_t)attn_elements(t->rank, t->shape) * sizeof(float);
+  b->p += attn_elements(t->rank, t->shape);
 }
 static const visitor bind_all = {.linear = bind_linear, .norm = bind_norm, .table = bind_table, .learned = bind_learned};
 
@@ -240,7 +235,7 @@ static void grad_table(void *ctx, const char *name, int64_t rows, int64_t width,
 static void grad_learned(void *ctx, const encoder_learned *t, int layer) {
   grad_binder *b = ctx;
   if (!b->g->layer[layer].learned) b->g->layer[layer].learned = b->p;
-  b->p += learned_floats(t);
+  b->p += attn_elements(t->rank, t->shape);
 }
 void network_grad_bind(network_grad *out, const encoder *m, float *g) {
   grad_binder b = {.g = out, .p = g};

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
 #include "kernels/core/half.h"
 
@@ -215,12 +216,6 @@ int st_copy_f32(const st_file *f, const char *name, int rank, const int64_t *sha
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
 
-static int64_t count_of(const st_out *t) {
-  int64_t n = 1;
-  for (int i = 0; i < t->rank; i++) n *= t->shape[i];
-  return n;
-}
-
 /* NULL when memory is out, a text is not UTF-8, or a name comes twice. */
 static json_t *header_of(const st_out *t, int count, const char *const *meta) {
   json_t *header = json_object(), *text = json_object();
@@ -230,7 +225,7 @@ static json_t *header_of(const st_out *t, int count, const char *const *meta) {
   bad |= json_object_set_new(header, "__metadata__", text);
   for (int i = 0; i < count; i++) {
     json_t *shape = json_array();
-    const size_t bytes = (size_t)count_of(t + i) * dtype_of[t[i].dtype].bytes;
+    const size_t bytes = (size_t)attn_elements(t[i].rank, t[i].shape) * dtype_of[t[i].dtype].bytes;
     for (int j = 0; j < t[i].rank; j++) bad |= json_array_append_new(shape, json_integer(t[i].shape[j]));
     bad |= json_object_get(header, t[i].name) != NULL;
     bad |= json_object_set_new(header, t[i].name,
@@ -253,9 +248,9 @@ static void write_bf16(FILE *f, const float *v, int64_t n) {
 static void write_data(const void *ctx, int i, FILE *to) {
   const st_out *t = (const st_out *)ctx + i;
   if (t->dtype == ST_BF16)
-    write_bf16(to, t->data, count_of(t));
+    write_bf16(to, t->data, attn_elements(t->rank, t->shape));
   else
-    (void)fwrite(t->data, dtype_of[t->dtype].bytes, (size_t)count_of(t), to);
+    (void)fwrite(t->data, dtype_of[t->dtype].bytes, (size_t)attn_elements(t->rank, t->shape), to);
 }
 
 int st_write(const char *path, const st_out *t, int count, const char *const *meta, ice_err *e) {

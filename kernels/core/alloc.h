@@ -19,6 +19,12 @@ void attn_free(void *p);
 size_t attn_round(size_t n);
 /** a*b and a+b that saturate at SIZE_MAX, so that an impossible size fails in attn_alloc() and not before. */
 size_t attn_mul(size_t a, size_t b);
+/** Elements of a tensor of sizes that were checked: the product does not overflow. */
+static inline int64_t attn_elements(int rank, const int64_t *shape) {
+  int64_t n = 1;
+  for (int i = 0; i < rank; i++) n *= shape[i];
+  return n;
+}
 size_t attn_add(size_t a, size_t b);
 /** The next `bytes` of a block, rounded up; *p moves behind them. */
 static inline void *attn_carve(char **p, size_t bytes) {

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/core/alloc.h"
+
 static _Thread_local char last_error[512] = "";
 
 const char *attn_last_error(void) { return last_error; }
@@ -84,11 +86,7 @@ static int fits(int64_t b, int64_t h, int64_t n, int64_t d) {
 size_t attn_learned_floats(const attn_method *m, const attn_problem *pb, const void *params) {
   attn_tensor t[ATTN_MAX_LEARNED];
   size_t floats = 0;
-  for (int i = m->learned ? m->learned(pb, params, t) - 1 : -1; i >= 0; i--) {
-    size_t size = 1;
-    for (int axis = 0; axis < t[i].rank; axis++) size *= (size_t)t[i].shape[axis];
-    floats += size;
-  }
+  for (int i = m->learned ? m->learned(pb, params, t) - 1 : -1; i >= 0; i--) floats += (size_t)attn_elements(t[i].rank, t[i].shape);
   return floats;
 }
 
