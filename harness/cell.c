@@ -287,6 +287,16 @@ measure_plan cell_plan(const cell_job *j) {
                         .around = hygiene_around, .around_ctx = j->care.hygiene};
 }
 
+int cell_rounds(const cell_job *j, measure_entrant *entrant, int n, const measure_columns *columns, measure_result *result, ice_err *e) {
+  measure_plan plan = cell_plan(j);
+  plan.base[0] = columns->vanilla, plan.base[1] = columns->dense;
+  ICE_TRY(measure_run(entrant, n, &plan, result, e));
+  if (entrant[0].rc == ICE_OK) return ICE_OK;
+  measure_free(result);
+  *e = entrant[0].err;
+  return entrant[0].rc;
+}
+
 /* Rounds over method, vanilla and dense, all with the cell's padding, and where it is computed the method without it;
  * *columns and *skip say which column is whose. A reference that fails (memory, say) costs its speed-up and leaves a reason, no more. */
 static int time_rounds(cell *c, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e) {
@@ -308,14 +318,7 @@ static int time_rounds(cell *c, measure_result *result, measure_columns *columns
     entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
     *column[i] = n++;
   }
-  measure_plan plan = cell_plan(c->job);
-  plan.base[0] = columns->vanilla, plan.base[1] = columns->dense;
-  if (rc == ICE_OK) rc = measure_run(entrant, n, &plan, result, e);
-  if (rc == ICE_OK && entrant[0].rc != ICE_OK) {
-    *e = entrant[0].err;
-    rc = entrant[0].rc;
-    measure_free(result);
-  }
+  if (rc == ICE_OK) rc = cell_rounds(c->job, entrant, n, columns, result, e);
   for (int i = 1; rc == ICE_OK && i < n; i++)
     if (entrant[i].rc != ICE_OK) {
       (void)snprintf(out->text, sizeof out->text, "no speed-up: %.900s", entrant[i].err.text);

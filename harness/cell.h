@@ -10,6 +10,7 @@
 #include "datasets/task.h"
 #include "harness/hygiene.h"
 #include "harness/measure.h"
+#include "harness/measure_store.h"
 #include "harness/store.h"
 #include "kernels/core/err.h"
 #include "models/encoder.h"
@@ -77,6 +78,9 @@ int cell_read_params(const attn_method *m, const char *json, void *params, ice_e
 void cell_execute_tensors(const cell_job *job, cell_result *out);
 /** How a job is timed; the columns it is compared with are still to be named. */
 measure_plan cell_plan(const cell_job *j);
+/** The rounds of a job: entrant 0 is its method, columns says which are the references. Fails as entrant 0 failed; the references report for
+ *  themselves. On success measure_free(result). */
+int cell_rounds(const cell_job *j, measure_entrant *entrant, int n, const measure_columns *columns, measure_result *result, ice_err *e);
 /** cell_execute() of a task that is answered in words. See cell_words.c. */
 void cell_execute_words(const cell_job *job, cell_result *out);
 /** What went wrong with a cell, as its result; support: what its method says of the problem. */

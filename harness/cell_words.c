@@ -267,14 +267,7 @@ static int time_rounds(words_cell *c, measure_result *result, measure_columns *c
     entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
     *column[i] = n++;
   }
-  measure_plan plan = cell_plan(c->job);
-  plan.base[0] = columns->vanilla, plan.base[1] = columns->dense;
-  int rc = measure_run(entrant, n, &plan, result, e);
-  if (rc == ICE_OK && entrant[0].rc != ICE_OK) {
-    *e = entrant[0].err;
-    rc = entrant[0].rc;
-    measure_free(result);
-  }
+  const int rc = cell_rounds(c->job, entrant, n, columns, result, e);
   for (int i = 1; rc == ICE_OK && i < n; i++)
     if (entrant[i].rc != ICE_OK) note(out, &entrant[i].err);
   c->cost = b[0].cost;
