@@ -39,11 +39,11 @@ typedef struct ref_head {
   double *g, *lk, *prop, *bh, *t;        /* [m, dv], [m] three times, t [m, n]: 0 at masked queries */
 } ref_head;
 
-static ref_head head_new(const gradient_case *x, const lara_params *p, int64_t ib, int64_t ih, int noise) {
+static ref_head head_new(const train_case *x, const lara_params *p, int64_t ib, int64_t ih, int noise) {
   const attn_problem *pb = &x->pb;
   const int64_t n = pb->nk, d = pb->d, dv = pb->dv;
   const double scale = (double)pb->scale;
-  const ref_view q = gradient_ref_view(x, GRAD_Q), k = gradient_ref_view(x, GRAD_K), v = gradient_ref_view(x, GRAD_V);
+  const ref_view q = train_case_ref(x, TRAIN_Q), k = train_case_ref(x, TRAIN_K), v = train_case_ref(x, TRAIN_V);
   ref_head h = {.at = calloc((size_t)n + 1, sizeof(int64_t)), .q = doubles(n * d), .k = doubles(n * d), .v = doubles(n * dv)};
   for (int64_t j = 0; j < n; j++) {
     if (x->mask && !x->mask[ib * n + j]) continue;
@@ -92,11 +92,11 @@ static void head_free(ref_head *h) {
   free(h->at);
 }
 
-void lara_ref(const gradient_case *x, const lara_params *p, int noise) {
+void lara_ref(const train_case *x, const lara_params *p, int noise) {
   const attn_problem *pb = &x->pb;
   const int64_t d = pb->d, dv = pb->dv, n = pb->nk;
   const double scale = (double)pb->scale;
-  const ref_view q = gradient_ref_view(x, GRAD_Q), out = gradient_ref_view(x, GRAD_OUT);
+  const ref_view q = train_case_ref(x, TRAIN_Q), out = train_case_ref(x, TRAIN_OUT);
   for (int64_t i = 0; i < pb->b * pb->h; i++) {
     const int64_t ib = i / pb->h, ih = i % pb->h;
     const attn_drop dr = attn_drop_make(x->drop, attn_hash(x->key, (uint64_t)ib, (uint64_t)ih));

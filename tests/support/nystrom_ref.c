@@ -101,9 +101,9 @@ typedef struct ref_head {
 
 static int64_t landmarks_of(const nystrom_ref_settings *s, int64_t kept) { return kept < s->landmarks ? kept : s->landmarks; }
 
-static ref_head head_new(const gradient_case *x, const nystrom_ref_settings *s, int64_t ib, int64_t ih) {
+static ref_head head_new(const train_case *x, const nystrom_ref_settings *s, int64_t ib, int64_t ih) {
   const attn_problem *pb = &x->pb;
-  const ref_view q = gradient_ref_view(x, GRAD_Q), k = gradient_ref_view(x, GRAD_K), v = gradient_ref_view(x, GRAD_V);
+  const ref_view q = train_case_ref(x, TRAIN_Q), k = train_case_ref(x, TRAIN_K), v = train_case_ref(x, TRAIN_V);
   const attn_drop dr = attn_drop_make(x->drop, attn_hash(x->key, (uint64_t)ib, (uint64_t)ih));
   ref_head h = {.at = calloc((size_t)pb->nk + 1, sizeof(int64_t)), .q = doubles(pb->nk * pb->d), .k = doubles(pb->nk * pb->d), .v = doubles(pb->nk * pb->dv)};
   for (int64_t j = 0; j < pb->nk; j++) {
@@ -133,7 +133,7 @@ static ref_head head_new(const gradient_case *x, const nystrom_ref_settings *s, 
 static void head_free(ref_head *h) { free(h->at), free(h->q), free(h->k), free(h->v), free(h->qbar), free(h->kbar), free(h->a); }
 
 /* u [m, dv]: what a landmark is worth. */
-static void worth(const gradient_case *x, const nystrom_ref_settings *s, const ref_head *h, double kappa, double *u) {
+static void worth(const train_case *x, const nystrom_ref_settings *s, const ref_head *h, double kappa, double *u) {
   const int64_t m = h->m, d = x->pb.d, dv = x->pb.dv;
   if (h->kept == m && !s->pinv_when_short) {
     memcpy(u, h->v, (size_t)(m * dv) * sizeof(double));
@@ -147,9 +147,9 @@ static void worth(const gradient_case *x, const nystrom_ref_settings *s, const r
   free(b), free(w), free(z);
 }
 
-void nystrom_ref(const gradient_case *x, const nystrom_ref_settings *s) {
+void nystrom_ref(const train_case *x, const nystrom_ref_settings *s) {
   const attn_problem *pb = &x->pb;
-  const ref_view q = gradient_ref_view(x, GRAD_Q), v = gradient_ref_view(x, GRAD_V), out = gradient_ref_view(x, GRAD_OUT);
+  const ref_view q = train_case_ref(x, TRAIN_Q), v = train_case_ref(x, TRAIN_V), out = train_case_ref(x, TRAIN_OUT);
   double largest = 0.0;
   for (int64_t i = 0; i < pb->b * pb->h; i++) {
     ref_head h = head_new(x, s, i / pb->h, i % pb->h);
@@ -171,7 +171,7 @@ void nystrom_ref(const gradient_case *x, const nystrom_ref_settings *s) {
       for (int64_t c = 0; c < s->conv; c++) {
         const int64_t j = r + c - s->conv / 2;
         if (j < 0 || j >= pb->nk || (x->mask && !x->mask[ib * pb->nk + j])) continue;
-        for (int64_t t = 0; t < pb->dv; t++) o[t] += x->ref[GRAD_W][ih * s->conv + c] * v.p[ib * v.sb + ih * v.sh + j * v.sn + t];
+        for (int64_t t = 0; t < pb->dv; t++) o[t] += x->ref[TRAIN_W][ih * s->conv + c] * v.p[ib * v.sb + ih * v.sh + j * v.sn + t];
       }
     }
     free(u), free(f);

@@ -3,7 +3,7 @@
 #ifndef TEST_NYSTROM_REF_H
 #define TEST_NYSTROM_REF_H
 
-#include "tests/support/gradient_case.h"
+#include "tests/support/train_case.h"
 
 /** Settings, as the parameters of the method. */
 typedef struct nystrom_ref_settings {
@@ -12,8 +12,8 @@ typedef struct nystrom_ref_settings {
   double *residual; /* NULL, or [iterations + 1]: largest |I - A Z| of each iterate of the last head */
 } nystrom_ref_settings;
 
-/** Fills x->ref[GRAD_OUT]. */
-void nystrom_ref(const gradient_case *x, const nystrom_ref_settings *s);
+/** Fills x->ref[TRAIN_OUT]. */
+void nystrom_ref(const train_case *x, const nystrom_ref_settings *s);
 /** First token of segment c of n in m, by handing out one token after the other. */
 int64_t nystrom_ref_segment(int64_t n, int64_t m, int64_t c);
 

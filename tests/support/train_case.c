@@ -15,6 +15,7 @@
 #include "models/train.h"
 
 static int of_keys(int i) { return i == TRAIN_K || i == TRAIN_V || i == TRAIN_DK || i == TRAIN_DV; }
+static int learned(int i) { return i == TRAIN_W || i == TRAIN_DW; }
 static int64_t heads_of(const train_case *x, int i) { return of_keys(i) ? x->pb.hkv : x->pb.h; }
 static int64_t rows_of(const train_case *x, int i) { return of_keys(i) ? x->pb.nk : x->pb.nq; }
 static int64_t width_of(const train_case *x, int i) {
@@ -32,6 +33,15 @@ ref_view train_case_ref(const train_case *x, int i) {
   const attn_viewm m = viewm(x, i);
   return (ref_view){x->ref[i], m.sb, m.sh, m.sn};
 }
+double *train_case_row(const train_case *x, int tensor, int64_t ib, int64_t ih, int64_t i) {
+  const ref_view r = train_case_ref(x, tensor);
+  return r.p + ib * r.sb + ih * r.sh + i * r.sn;
+}
+
+attn_problem train_case_problem(int64_t b, int64_t h, int64_t n, int64_t d, int64_t dv, int causal) {
+  return (attn_problem){.b = b, .h = h, .hkv = h, .nq = n, .nk = n, .d = d, .dv = dv, .scale = (float)(1.0 / sqrt((double)d)),
+                        .causal = causal, .threads = 2, .seed = 77};
+}
 
 static void *claim(size_t bytes) {
   void *p = attn_alloc(bytes);
@@ -39,54 +49,53 @@ static void *claim(size_t bytes) {
   memset(p, 0xff, bytes); /* NaN: nothing may count on zeros */
   return p;
 }
-/* Is element j of tensor i (k or v) part of a masked key? */
+/* Is element j of tensor i (q, k, v) part of a masked key? */
 static int masked(const train_case *x, int i, int64_t j) {
-  const int64_t row = heads_of(x, i) * width_of(x, i), ib = j / (rows_of(x, i) * row);
-  return of_keys(i) && x->mask && !x->mask[ib * x->pb.nk + j / row % x->pb.nk];
+  const int keys = of_keys(i) || (i == TRAIN_Q && (x->m->caps & ATTN_CAP_SHARED_QK));
+  const int64_t row = heads_of(x, i) * width_of(x, i);
+  return keys && x->mask && !x->mask[j / (rows_of(x, i) * row) * x->pb.nk + j / row % rows_of(x, i)];
 }
 
-void train_case_make(train_case *x, const attn_method *m, const void *params, attn_problem pb, float drop, int mask, double spread) {
-  *x = (train_case){.m = m, .params = params, .pb = pb, .drop = drop, .key = 42};
-  attn_rng r;
-  attn_rng_seed(&r, (uint64_t)(pb.nq * 1000 + pb.nk), 5);
-  if (mask) {
-    x->mask = claim((size_t)(pb.b * pb.nk));
-    for (int64_t j = 0; j < pb.b * pb.nk; j++) x->mask[j] = attn_rng_below(&r, 4) != 0;
-  }
+static void draw(train_case *x, attn_rng *r, double spread) {
   for (int i = 0; i < TRAIN_TENSORS; i++) {
-    x->size[i] = pb.b * heads_of(x, i) * rows_of(x, i) * width_of(x, i);
+    x->size[i] = learned(i) ? (int64_t)attn_learned_floats(x->m, &x->pb, x->params) : x->pb.b * heads_of(x, i) * rows_of(x, i) * width_of(x, i);
     x->t[i] = claim((size_t)x->size[i] * sizeof(float));
-    if (i <= TRAIN_V || i == TRAIN_DOUT)
-      for (int64_t j = 0; j < x->size[i]; j++) x->t[i][j] = (float)(spread * attn_rng_normal(&r));
-    if (i >= TRAIN_DOUT) continue;
-    x->ref[i] = claim((size_t)x->size[i] * sizeof(double));
-    for (int64_t j = 0; j < x->size[i]; j++) {
-      x->ref[i][j] = masked(x, i, j) ? 0.0 : (double)x->t[i][j];
-      if (masked(x, i, j)) x->t[i][j] = NAN;
+    const double sd = i <= TRAIN_K ? spread : i == TRAIN_W ? 0.3 : 1.0;
+    for (int64_t j = 0; j < x->size[i] && (i <= TRAIN_W || i == TRAIN_DOUT); j++) x->t[i][j] = (float)(sd * attn_rng_normal(r));
+    if (i <= TRAIN_OUT) x->ref[i] = claim((size_t)x->size[i] * sizeof(double));
+  }
+}
+
+train_case train_case_new(const attn_method *m, const void *params, attn_problem pb, float drop, int mask, double spread) {
+  train_case x = {.m = m, .params = params, .pb = pb, .drop = drop, .key = 42};
+  attn_rng r;
+  attn_rng_seed(&r, (uint64_t)(pb.nk * 1000 + pb.d), 5);
+  x.pb.positions = pb.nk;
+  draw(&x, &r, spread);
+  x.pb.weights = x.size[TRAIN_W] ? x.t[TRAIN_W] : NULL;
+  x.pb.weights_bytes = (size_t)x.size[TRAIN_W] * sizeof(float);
+  if (mask) {
+    x.mask = claim((size_t)(pb.b * pb.nk));
+    for (int64_t j = 0; j < pb.b * pb.nk; j++) x.mask[j] = attn_rng_below(&r, 4) != 0;
+  }
+  for (int i = TRAIN_Q; i <= TRAIN_W; i++)
+    for (int64_t j = 0; j < x.size[i]; j++) {
+      const int hidden = !learned(i) && masked(&x, i, j);
+      x.ref[i][j] = hidden ? 0.0 : (double)x.t[i][j];
+      if (hidden) x.t[i][j] = NAN;
     }
-  }
-  x->n_weights = (int64_t)attn_learned_floats(m, &pb, params);
-  if (x->n_weights) {
-    x->weights = claim((size_t)x->n_weights * sizeof(float));
-    x->dweights = claim((size_t)x->n_weights * sizeof(float));
-    x->ref_weights = claim((size_t)x->n_weights * sizeof(double));
-    for (int64_t j = 0; j < x->n_weights; j++) x->ref_weights[j] = (double)(x->weights[j] = 0.25f * (float)attn_rng_normal(&r));
-    x->pb.weights = x->weights;
-    x->pb.weights_bytes = (size_t)x->n_weights * sizeof(float);
-  }
-  attn_mem need;
-  if (attn_check(m, &x->pb, params) != ATTN_OK || m->training->sizes(&x->pb, params, &need) != ATTN_OK) {
+  attn_mem need = {0};
+  if (attn_check(m, &x.pb, params) != ATTN_OK || m->training->sizes(&x.pb, params, &need) != ATTN_OK)
     fail_msg("%s: %s", m->name, attn_last_error());
-    return;
-  }
-  x->saved = claim(need.plan), x->scratch = claim(need.scratch);
+  x.saved = claim(need.plan), x.scratch = claim(need.scratch);
+  return x;
 }
 
 void train_case_free(train_case *x) {
   for (int i = 0; i < TRAIN_TENSORS; i++) attn_free(x->t[i]);
-  for (int i = 0; i < TRAIN_DOUT; i++) attn_free(x->ref[i]);
+  for (int i = 0; i <= TRAIN_OUT; i++) attn_free(x->ref[i]);
   attn_free(x->mask), attn_free(x->saved), attn_free(x->scratch);
-  attn_free(x->weights), attn_free(x->dweights), attn_free(x->ref_weights);
+  *x = (train_case){0};
 }
 
 void train_case_forward(train_case *x) {
@@ -96,12 +105,18 @@ void train_case_forward(train_case *x) {
   if (st != ATTN_OK) fail_msg("%s: %s", x->m->name, attn_last_error());
 }
 void train_case_backward(train_case *x) {
-  for (int64_t j = 0; j < x->n_weights; j++) x->dweights[j] = 1.0f;
+  for (int64_t j = 0; j < x->size[TRAIN_DW]; j++) x->t[TRAIN_DW][j] = TRAIN_DW_START;
   const attn_status st = x->m->training->backward(
       &x->pb, x->params, train_case_view(x, TRAIN_Q), train_case_view(x, TRAIN_K), train_case_view(x, TRAIN_V), x->mask,
       x->drop, x->key, train_case_view(x, TRAIN_OUT), train_case_view(x, TRAIN_DOUT), viewm(x, TRAIN_DQ), viewm(x, TRAIN_DK),
-      viewm(x, TRAIN_DV), x->dweights, x->saved, x->scratch);
+      viewm(x, TRAIN_DV), x->size[TRAIN_DW] ? x->t[TRAIN_DW] : NULL, x->saved, x->scratch);
   if (st != ATTN_OK) fail_msg("%s: %s", x->m->name, attn_last_error());
+}
+
+static void fail_here(const train_case *x, const char *what, int64_t at, double got, double want, double bound) {
+  fail_msg("%s b %lld h %lld n %lldx%lld d %lld dv %lld causal %d masked %d drop %g: %s[%lld] = %.9g, expected %.9g within %.3g",
+           x->m->name, (long long)x->pb.b, (long long)x->pb.h, (long long)x->pb.nq, (long long)x->pb.nk, (long long)x->pb.d,
+           (long long)x->pb.dv, x->pb.causal, x->mask != NULL, (double)x->drop, what, (long long)at, got, want, bound);
 }
 
 void train_case_check_forward(train_case *x, double bound) {
@@ -109,8 +124,7 @@ void train_case_check_forward(train_case *x, double bound) {
   x->reference(x, 1);
   for (int64_t i = 0; i < x->size[TRAIN_OUT]; i++)
     if (!(fabs((double)x->t[TRAIN_OUT][i] - x->ref[TRAIN_OUT][i]) <= bound))
-      fail_msg("%s %lldx%lld d %lld: out[%lld] = %.9g, expected %.9g within %.3g", x->m->name, (long long)x->pb.nq, (long long)x->pb.nk,
-               (long long)x->pb.d, (long long)i, (double)x->t[TRAIN_OUT][i], x->ref[TRAIN_OUT][i], bound);
+      fail_here(x, "out", i, (double)x->t[TRAIN_OUT][i], x->ref[TRAIN_OUT][i], bound);
 }
 
 /* The loss whose gradient with respect to out is dout. */
@@ -130,55 +144,76 @@ static double slope(train_case *x, double *at, double step) {
   return (up - down) / (2 * step);
 }
 
-/* grad was added to `from`. Entries that cancel (a softmax of one key) are as rough as terms of a hundredth. */
-static void check_one(train_case *x, const char *name, const float *grad, double from, double *ref, int64_t size, int64_t samples,
-                      double bound, double step) {
+/* The gradient of tensor i. Entries that cancel (a softmax of one key) are as rough as terms of a hundredth. */
+static void check_gradient(train_case *x, int i, int64_t samples, double bound, double step) {
+  static const char *const name[] = {"dq", "dk", "dv", "dweights"};
+  const float *grad = x->t[TRAIN_DQ + i];
+  const double from = learned(i) ? (double)TRAIN_DW_START : 0.0;
+  const int64_t size = x->size[i], count = size < samples ? size : samples;
   double most = 0.0;
   for (int64_t j = 0; j < size; j++) {
-    if (!isfinite(grad[j])) fail_msg("%s: %s[%lld] = %g", x->m->name, name, (long long)j, (double)grad[j]);
+    const int hidden = !learned(i) && masked(x, i, j);
+    if (!isfinite(grad[j]) || (hidden && grad[j] != 0.0f)) fail_here(x, name[i], j, (double)grad[j], 0.0, hidden ? 0.0 : INFINITY);
     most = fmax(most, fabs((double)grad[j] - from));
   }
-  const int64_t count = size < samples ? size : samples;
   for (int64_t s = 0; s < count; s++) {
     const int64_t at = count == size ? s : (s * 7919 + 13) % size;
-    const double want = slope(x, ref + at, step), got = (double)grad[at] - from, most_off = bound * fmax(most, 0.01) + 1e-8 + from * 0x1p-23;
-    if (!(fabs(got - want) <= most_off))
-      fail_msg("%s n %lldx%lld d %lld drop %g: %s[%lld] = %.9g, slope %.9g, bound %.3g", x->m->name, (long long)x->pb.nq,
-               (long long)x->pb.nk, (long long)x->pb.d, (double)x->drop, name, (long long)at, got, want, most_off);
+    const double want = slope(x, x->ref[i] + at, step), got = (double)grad[at] - from;
+    const double most_off = bound * fmax(most, 0.01) + 1e-8 + from * 0x1p-23;
+    if (!(fabs(got - want) <= most_off)) fail_here(x, name[i], at, got, want, most_off);
   }
 }
 
 void train_case_check_backward(train_case *x, int64_t samples, double bound, double step) {
-  static const char *const name[] = {"dq", "dk", "dv"};
   train_case_forward(x);
   train_case_backward(x);
   x->reference(x, 1);
-  for (int i = TRAIN_Q; i <= TRAIN_V; i++) {
-    for (int64_t j = 0; j < x->size[i]; j++)
-      if (masked(x, i, j) && x->t[TRAIN_DQ + i][j] != 0.0f)
-        fail_msg("%s: %s[%lld] of a masked key = %g", x->m->name, name[i], (long long)j, (double)x->t[TRAIN_DQ + i][j]);
-    check_one(x, name[i], x->t[TRAIN_DQ + i], 0.0, x->ref[i], x->size[i], samples, bound, step);
-  }
-  if (x->n_weights) check_one(x, "dweights", x->dweights, 1.0, x->ref_weights, x->n_weights, samples, bound, step);
+  for (int i = TRAIN_Q; i <= TRAIN_W; i++) check_gradient(x, i, samples, bound, step);
 }
 
 void train_case_check_threads(train_case *x) {
-  float *want[TRAIN_TENSORS] = {0}, *weights = NULL;
+  float *want[TRAIN_TENSORS] = {0};
   const int threads = x->pb.threads;
   for (int pass = 0; pass < 2; pass++) {
     x->pb.threads = pass ? 1 : threads;
     train_case_forward(x), train_case_backward(x);
     for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++) {
       const size_t bytes = (size_t)x->size[i] * sizeof(float);
-      if (pass) assert_memory_equal(x->t[i], want[i], bytes), attn_free(want[i]);
+      if (pass && bytes) assert_memory_equal(x->t[i], want[i], bytes);
+      if (pass) attn_free(want[i]);
       else want[i] = memcpy(claim(bytes), x->t[i], bytes);
     }
-    const size_t bytes = (size_t)x->n_weights * sizeof(float);
-    if (pass && bytes) assert_memory_equal(x->dweights, weights, bytes);
-    else if (bytes) weights = memcpy(claim(bytes), x->dweights, bytes);
   }
-  attn_free(weights);
   x->pb.threads = threads;
+}
+
+void train_case_check_method(train_case *x) {
+  attn_mem need;
+  assert_true(x->drop == 0.0f);
+  assert_int_equal(x->m->sizes(&x->pb, x->params, &need), ATTN_OK);
+  void *plan = claim(need.plan), *scratch = claim(need.scratch);
+  attn_viewm plain = viewm(x, TRAIN_OUT);
+  plain.p = claim((size_t)x->size[TRAIN_OUT] * sizeof(float));
+  train_case_forward(x);
+  assert_int_equal(x->m->prepare(plan, &x->pb, x->params), ATTN_OK);
+  assert_int_equal(x->m->build(plan, train_case_view(x, TRAIN_K), train_case_view(x, TRAIN_V), x->mask, scratch), ATTN_OK);
+  assert_int_equal(x->m->forward(plan, x->params, train_case_view(x, TRAIN_Q), plain, scratch, NULL), ATTN_OK);
+  assert_memory_equal(plain.p, x->t[TRAIN_OUT], (size_t)x->size[TRAIN_OUT] * sizeof(float));
+  x->m->release(plan);
+  attn_free(plan), attn_free(scratch), attn_free(plain.p);
+}
+
+void train_case_check_bits(const attn_method *m, const void *params, attn_problem pb) {
+  train_case x = train_case_new(m, params, pb, 0.1f, (m->caps & ATTN_CAP_MASK) != 0, 1.0);
+  const size_t bytes = (size_t)x.size[TRAIN_OUT] * sizeof(float);
+  train_case_check_threads(&x);
+  float *out = memcpy(claim(bytes), x.t[TRAIN_OUT], bytes);
+  x.key++;
+  train_case_forward(&x);
+  assert_memory_not_equal(x.t[TRAIN_OUT], out, bytes); /* another mask of dropout */
+  x.drop = 0.0f;
+  train_case_check_method(&x);
+  attn_free(out), train_case_free(&x);
 }
 
 void train_case_check_encoder(const encoder_config *base, const attn_method *m, const void *params, int64_t n, double dropout,

@@ -5,7 +5,8 @@
 
 #include "tests/support/encoder_ref.h"
 
-enum { TRAIN_Q, TRAIN_K, TRAIN_V, TRAIN_OUT, TRAIN_DOUT, TRAIN_DQ, TRAIN_DK, TRAIN_DV, TRAIN_TENSORS };
+enum { TRAIN_Q, TRAIN_K, TRAIN_V, TRAIN_W, TRAIN_OUT, TRAIN_DOUT, TRAIN_DQ, TRAIN_DK, TRAIN_DV, TRAIN_DW, TRAIN_TENSORS };
+#define TRAIN_DW_START 1.0f /* what dweights hold before backward adds to them */
 
 typedef struct train_case {
   const attn_method *m;
@@ -13,13 +14,10 @@ typedef struct train_case {
   attn_problem pb;
   float drop;
   uint64_t key;
-  uint8_t *mask;                /* [b, nk], NULL: all keys */
-  float *t[TRAIN_TENSORS];      /* [b, n, heads, width] in memory as in the encoder, so that heads are strided */
-  double *ref[TRAIN_DOUT];      /* q, k, v, out in double */
+  uint8_t *mask;               /* [b, nk], NULL: all keys */
+  float *t[TRAIN_TENSORS];     /* [b, n, heads, width] in memory as in the encoder, so that heads are strided; W, DW: all that is learned */
+  double *ref[TRAIN_OUT + 1];  /* q, k, v, what is learned, out in double */
   int64_t size[TRAIN_TENSORS];
-  float *weights, *dweights;    /* learned tensors, N(0, 1) / 4 */
-  double *ref_weights;
-  int64_t n_weights;
   void *saved, *scratch;
   /* Computes ref[TRAIN_OUT] from the other doubles. What counts as constant in backward is computed when `fresh`, and taken
      from ctx otherwise. */
@@ -27,14 +25,20 @@ typedef struct train_case {
   void *ctx;
 } train_case;
 
-/** Normal q, k, v, dout of size `spread`; masked: a quarter of the keys, which then hold NaN in float and 0 in double. Memory of the method
- *  begins as NaN. Fails the test when the method refuses. */
-void train_case_make(train_case *x, const attn_method *m, const void *params, attn_problem pb, float drop, int masked, double spread);
+/** A problem of equal nq and nk, two threads. */
+attn_problem train_case_problem(int64_t b, int64_t h, int64_t n, int64_t d, int64_t dv, int causal);
+
+/** Normal v and dout, q and k `spread` times that, 0.3 times that for learned tensors. masked: a quarter of the keys, which then hold NaN
+ *  in float and 0 in double (queries as well where keys are the queries). Memory of the method begins as NaN. Fails the test when the method
+ *  refuses. */
+train_case train_case_new(const attn_method *m, const void *params, attn_problem pb, float drop, int masked, double spread);
 void train_case_free(train_case *x);
 attn_view train_case_view(const train_case *x, int tensor);
 ref_view train_case_ref(const train_case *x, int tensor);
+/** Row (ib, ih, i) of a tensor in double. */
+double *train_case_row(const train_case *x, int tensor, int64_t ib, int64_t ih, int64_t i);
 void train_case_forward(train_case *x);
-/** Gradients of sum(out * dout); dweights begin at 1, which they are added to. */
+/** Gradients of sum(out * dout). */
 void train_case_backward(train_case *x);
 
 /** Forward equals the reference within `bound` of each element. */
@@ -44,6 +48,10 @@ void train_case_check_forward(train_case *x, double bound);
 void train_case_check_backward(train_case *x, int64_t samples, double bound, double step);
 /** The same bits with 1 thread and with those of the problem. */
 void train_case_check_threads(train_case *x);
+/** Forward has the bits of the method's own. No dropout. */
+void train_case_check_method(train_case *x);
+/** The two above, on a problem with dropout and a mask if the method takes one, and that another key drops other weights. */
+void train_case_check_bits(const attn_method *m, const void *params, attn_problem pb);
 
 /** A whole encoder with the method in its slots, against the double encoder with `attend` in them: loss, and every element of its
  *  gradient, for n tokens (at most 64), some of them masked. */

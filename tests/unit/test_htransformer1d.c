@@ -12,7 +12,7 @@
 #include "kernels/core/rng.h"
 #include "tests/support/attn_case.h"
 #include "tests/support/ht_ref.h"
-#include "tests/support/train_bench.h"
+#include "tests/support/train_case.h"
 
 static double *doubles_of(const attn_view *v, int64_t ib, int64_t ih, int64_t n, int64_t width, const uint8_t *mask) {
   double *x = calloc((size_t)(n * width) + 1, sizeof *x);
@@ -181,20 +181,16 @@ static void test_check__odd_rank__refused(void **state) {
 
 /* --- training ----------------------------------------------------------------------------------------------------- */
 
-static void reference(const train_bench *x, void *ctx) {
+static void reference(train_case *x, int fresh) {
   const attn_problem *pb = &x->pb;
-  (void)ctx;
+  (void)fresh;
   for (int64_t head = 0; head < pb->b * pb->h; head++) {
     const int64_t ib = head / pb->h, ih = head % pb->h, sd = pb->h * pb->d, sv = pb->h * pb->dv;
     const attn_drop dr = attn_drop_make(x->drop, attn_hash(x->key, (uint64_t)ib, (uint64_t)ih));
-    ht_ref(pb, ((const ht_params *)x->params)->rank, x->mask ? x->mask + ib * pb->nk : NULL, x->ref[TB_Q] + train_bench_at(x, TB_Q, ib, ih, 0), sd,
-           x->ref[TB_K] + train_bench_at(x, TB_K, ib, ih, 0), sd, x->ref[TB_V] + train_bench_at(x, TB_V, ib, ih, 0), sv, &dr,
-           x->ref[TB_OUT] + train_bench_at(x, TB_OUT, ib, ih, 0), sv, NULL, NULL);
+    ht_ref(pb, ((const ht_params *)x->params)->rank, x->mask ? x->mask + ib * pb->nk : NULL, train_case_row(x, TRAIN_Q, ib, ih, 0), sd,
+           train_case_row(x, TRAIN_K, ib, ih, 0), sd, train_case_row(x, TRAIN_V, ib, ih, 0), sv, &dr,
+           train_case_row(x, TRAIN_OUT, ib, ih, 0), sv, NULL, NULL);
   }
-}
-
-static attn_problem problem(int64_t b, int64_t h, int64_t n, int64_t d, int64_t dv, int causal) {
-  return (attn_problem){.b = b, .h = h, .hkv = h, .nq = n, .nk = n, .d = d, .dv = dv, .scale = (float)(1.0 / sqrt((double)d)), .causal = causal, .threads = 2, .seed = 77};
 }
 
 static void test_training__every_form__matches_double_and_its_slopes(void **state) {
@@ -205,19 +201,19 @@ static void test_training__every_form__matches_double_and_its_slopes(void **stat
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
       for (int way = 0; way < 4; way++) {
         const ht_params p = {.rank = ranks[rank]};
-        train_bench x;
-        train_bench_new(&x, &attn_method_htransformer1d, &p, problem(sizes[s].b, sizes[s].h, sizes[s].n, sizes[s].d, sizes[s].dv, way & 1),
-                        way >= 2 ? 0.3f : 0.0f, (rank + (int)s + way / 2) % 2);
-        train_bench_check_forward(&x, reference, NULL, 2e-5);
-        train_bench_check_gradients(&x, reference, NULL, 6, 3e-5);
-        train_bench_free(&x);
+        train_case x = train_case_new(&attn_method_htransformer1d, &p, train_case_problem(sizes[s].b, sizes[s].h, sizes[s].n, sizes[s].d, sizes[s].dv, way & 1),
+                        way >= 2 ? 0.3f : 0.0f, (rank + (int)s + way / 2) % 2, 1.0);
+        x.reference = reference;
+        train_case_check_forward(&x, 2e-5);
+        train_case_check_backward(&x, 6, 3e-5, 1e-4);
+        train_case_free(&x);
       }
 }
 
 static void test_training__threads_keys_and_the_method__bits(void **state) {
   (void)state;
-  train_bench_check_bits(&attn_method_htransformer1d, &(ht_params){.rank = 16}, problem(2, 2, 131, 16, 16, 0));
-  train_bench_check_bits(&attn_method_htransformer1d, &(ht_params){.rank = 4}, problem(1, 3, 90, 9, 7, 1));
+  train_case_check_bits(&attn_method_htransformer1d, &(ht_params){.rank = 16}, train_case_problem(2, 2, 131, 16, 16, 0));
+  train_case_check_bits(&attn_method_htransformer1d, &(ht_params){.rank = 4}, train_case_problem(1, 3, 90, 9, 7, 1));
 }
 
 int main(void) {

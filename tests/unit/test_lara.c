@@ -15,7 +15,7 @@ extern const attn_method attn_method_lara;
 static const attn_method *const method = &attn_method_lara;
 
 static lara_params settings; /* of the running test; the definition reads them */
-static void define(const gradient_case *x) { lara_ref(x, &settings, 1); }
+static void define(train_case *x, int fresh) { (void)fresh, lara_ref(x, &settings, 1); }
 static void set(int64_t landmarks, int estimator, int noise) {
   attn_params_default(method, &settings);
   settings.landmarks = landmarks, settings.estimator = estimator, settings.noise = noise;
@@ -28,26 +28,27 @@ static const struct shape {
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* Every shape x {all keys, masked} x {no dropout, 0.2} x every estimator, with each kind of noise. */
-static void every_case(void (*check)(gradient_case *)) {
+static void every_case(void (*check)(train_case *)) {
   for (int i = 0; i < SHAPES; i++)
     for (int form = 0; form < 12; form++) {
       const struct shape *s = shapes + i;
       set(s->landmarks, form / 4, (form + i) % 3);
       settings.share = form & 1 ? 2.0 : 1.0;
-      attn_problem pb = gradient_problem(s->b, s->h, s->n, s->d, s->dv);
+      attn_problem pb = train_case_problem(s->b, s->h, s->n, s->d, s->dv, 0);
       pb.seed = (uint64_t)form;
-      gradient_case x = gradient_case_new(method, &settings, pb, form & 2 ? 0.2f : 0.0f, form & 1, 0.8f);
+      train_case x = train_case_new(method, &settings, pb, form & 2 ? 0.2f : 0.0f, form & 1, 0.8f);
+      x.reference = define;
       check(&x);
-      gradient_case_free(&x);
+      train_case_free(&x);
     }
 }
 
-static void check_forward(gradient_case *x) { gradient_check_forward(x, define, 5e-5); }
+static void check_forward(train_case *x) { train_case_check_forward(x, 5e-5); }
 static void test_forward__every_shape_mask_dropout_estimator_and_noise__as_defined(void **state) {
   (void)state;
   every_case(check_forward);
 }
-static void check_backward(gradient_case *x) { gradient_check_backward(x, define, 5e-5, x->pb.nk > 500 ? 2 : x->pb.nk > 100 ? 4 : 12); }
+static void check_backward(train_case *x) { train_case_check_backward(x, x->pb.nk > 500 ? 2 : x->pb.nk > 100 ? 4 : 12, 5e-5, 1e-5); }
 static void test_backward__every_shape_mask_dropout_estimator_and_noise__matches_slopes(void **state) {
   (void)state;
   every_case(check_backward);
@@ -60,9 +61,9 @@ static void test_training_forward__no_noise_no_dropout__bits_of_the_method(void 
     for (int form = 0; form < 6; form++) {
       const struct shape *s = shapes + i;
       set(s->landmarks, form / 2, LARA_NOISE_NONE);
-      gradient_case x = gradient_case_new(method, &settings, gradient_problem(s->b, s->h, s->n, s->d, s->dv), 0.0f, form & 1, 0.8f);
-      gradient_check_same_as_method(&x);
-      gradient_case_free(&x);
+      train_case x = train_case_new(method, &settings, train_case_problem(s->b, s->h, s->n, s->d, s->dv, 0), 0.0f, form & 1, 0.8f);
+      train_case_check_method(&x);
+      train_case_free(&x);
     }
 }
 
@@ -71,11 +72,11 @@ static void test_noise__other_seed__other_outputs_unless_off(void **state) {
   (void)state;
   for (int noise = LARA_NOISE_SCALED; noise <= LARA_NOISE_NONE; noise++) {
     set(8, LARA_OPT, noise);
-    gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 2, 60, 8, 8), 0.0f, 0, 0.8f), y = gradient_case_new(method, &settings, x.pb, 0.0f, 0, 0.8f);
+    train_case x = train_case_new(method, &settings, train_case_problem(1, 2, 60, 8, 8, 0), 0.0f, 0, 0.8f), y = train_case_new(method, &settings, x.pb, 0.0f, 0, 0.8f);
     y.pb.seed = 7;
-    gradient_forward(&x), gradient_forward(&y);
-    assert_int_equal(memcmp(x.t[GRAD_OUT], y.t[GRAD_OUT], (size_t)x.size[GRAD_OUT] * sizeof(float)) != 0, noise != LARA_NOISE_NONE);
-    gradient_case_free(&x), gradient_case_free(&y);
+    train_case_forward(&x), train_case_forward(&y);
+    assert_int_equal(memcmp(x.t[TRAIN_OUT], y.t[TRAIN_OUT], (size_t)x.size[TRAIN_OUT] * sizeof(float)) != 0, noise != LARA_NOISE_NONE);
+    train_case_free(&x), train_case_free(&y);
   }
 }
 
@@ -87,15 +88,15 @@ static void test_values__any__outputs_stay_in_their_range(void **state) {
   for (int estimator = LARA_OPT; estimator <= LARA_BIASED; estimator++)
     for (int constant = 0; constant < 2; constant++) {
       set(16, estimator, LARA_NOISE_SCALED);
-      gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 2, 200, 8, 3), 0.0f, 0, 2.0f);
+      train_case x = train_case_new(method, &settings, train_case_problem(1, 2, 200, 8, 3, 0), 0.0f, 0, 2.0f);
       float low = INFINITY, high = -INFINITY;
-      for (int64_t i = 0; i < x.size[GRAD_V]; i++) {
-        if (constant) x.t[GRAD_V][i] = 3.0f;
-        low = fminf(low, x.t[GRAD_V][i]), high = fmaxf(high, x.t[GRAD_V][i]);
+      for (int64_t i = 0; i < x.size[TRAIN_V]; i++) {
+        if (constant) x.t[TRAIN_V][i] = 3.0f;
+        low = fminf(low, x.t[TRAIN_V][i]), high = fmaxf(high, x.t[TRAIN_V][i]);
       }
-      gradient_forward(&x);
-      for (int64_t i = 0; i < x.size[GRAD_OUT]; i++) assert_true(x.t[GRAD_OUT][i] >= low - 1e-5f && x.t[GRAD_OUT][i] <= high + 1e-5f);
-      gradient_case_free(&x);
+      train_case_forward(&x);
+      for (int64_t i = 0; i < x.size[TRAIN_OUT]; i++) assert_true(x.t[TRAIN_OUT][i] >= low - 1e-5f && x.t[TRAIN_OUT][i] <= high + 1e-5f);
+      train_case_free(&x);
     }
 }
 
@@ -103,10 +104,10 @@ static void test_values__any__outputs_stay_in_their_range(void **state) {
 static void test_landmarks__one__one_vector(void **state) {
   (void)state;
   set(1, LARA_OPT, LARA_NOISE_NONE);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, 90, 8, 8), 0.0f, 0, 1.0f);
-  gradient_forward(&x);
-  for (int64_t i = 0; i < x.size[GRAD_OUT]; i++) assert_true(fabsf(x.t[GRAD_OUT][i] - x.t[GRAD_OUT][i % 8]) <= 1e-5f);
-  gradient_case_free(&x);
+  train_case x = train_case_new(method, &settings, train_case_problem(1, 1, 90, 8, 8, 0), 0.0f, 0, 1.0f);
+  train_case_forward(&x);
+  for (int64_t i = 0; i < x.size[TRAIN_OUT]; i++) assert_true(fabsf(x.t[TRAIN_OUT][i] - x.t[TRAIN_OUT][i % 8]) <= 1e-5f);
+  train_case_free(&x);
 }
 
 /* L1: the order of keys inside a segment does not matter; across segments it does. */
@@ -115,16 +116,16 @@ static void test_order__keys_inside_a_segment__same_output(void **state) {
   enum { N = 90, M = 9, D = 8 };
   for (int across = 0; across < 2; across++) {
     set(M, LARA_OPT, LARA_NOISE_NONE);
-    gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, N, D, D), 0.0f, 0, 1.0f), y = gradient_case_new(method, &settings, x.pb, 0.0f, 0, 1.0f);
+    train_case x = train_case_new(method, &settings, train_case_problem(1, 1, N, D, D, 0), 0.0f, 0, 1.0f), y = train_case_new(method, &settings, x.pb, 0.0f, 0, 1.0f);
     for (int64_t j = 0; j < N; j++) {
       const int64_t to = across ? (j * 7) % N : j / 10 * 10 + 9 - j % 10;
-      for (int i = GRAD_K; i <= GRAD_V; i++) memcpy(y.t[i] + to * D, x.t[i] + j * D, D * sizeof(float));
+      for (int i = TRAIN_K; i <= TRAIN_V; i++) memcpy(y.t[i] + to * D, x.t[i] + j * D, D * sizeof(float));
     }
-    gradient_forward(&x), gradient_forward(&y);
+    train_case_forward(&x), train_case_forward(&y);
     double off = 0.0;
-    for (int64_t i = 0; i < x.size[GRAD_OUT]; i++) off = fmax(off, fabs((double)x.t[GRAD_OUT][i] - (double)y.t[GRAD_OUT][i]));
+    for (int64_t i = 0; i < x.size[TRAIN_OUT]; i++) off = fmax(off, fabs((double)x.t[TRAIN_OUT][i] - (double)y.t[TRAIN_OUT][i]));
     assert_int_equal(off > 1e-5, across);
-    gradient_case_free(&x), gradient_case_free(&y);
+    train_case_free(&x), train_case_free(&y);
   }
 }
 
@@ -133,10 +134,10 @@ static void test_order__keys_inside_a_segment__same_output(void **state) {
 static double monte_carlo_error(int noise) {
   enum { N = 24, D = 16, DRAWS = 4000, QUERIES = 12 };
   set(8, LARA_OPT, noise);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, N, D, D), 0.0f, 0, 1.0f);
-  const double *q = x.ref[GRAD_Q], *k = x.ref[GRAD_K], *v = x.ref[GRAD_V], scale = (double)x.pb.scale;
+  train_case x = train_case_new(method, &settings, train_case_problem(1, 1, N, D, D, 0), 0.0f, 0, 1.0f);
+  const double *q = x.ref[TRAIN_Q], *k = x.ref[TRAIN_K], *v = x.ref[TRAIN_V], scale = (double)x.pb.scale;
   const double size = lara_noise_size(&settings, x.pb.scale);
-  attention_ref(&x.pb, gradient_ref_view(&x, GRAD_Q), gradient_ref_view(&x, GRAD_K), gradient_ref_view(&x, GRAD_V), NULL, 0.0f, 0, gradient_ref_view(&x, GRAD_OUT));
+  attention_ref(&x.pb, train_case_ref(&x, TRAIN_Q), train_case_ref(&x, TRAIN_K), train_case_ref(&x, TRAIN_V), NULL, 0.0f, 0, train_case_ref(&x, TRAIN_OUT));
   double diff = 0.0, all = 0.0;
   attn_rng r;
   attn_rng_seed(&r, 3, 3);
@@ -156,9 +157,9 @@ static double monte_carlo_error(int noise) {
       for (j = 0; j < N; j++)
         for (int64_t t = 0; t < D; t++) mean[t] += xi[j] / total * v[j * D + t] / DRAWS;
     }
-    for (int64_t t = 0; t < D; t++) diff += pow(mean[t] - x.ref[GRAD_OUT][i * D + t], 2), all += pow(x.ref[GRAD_OUT][i * D + t], 2);
+    for (int64_t t = 0; t < D; t++) diff += pow(mean[t] - x.ref[TRAIN_OUT][i * D + t], 2), all += pow(x.ref[TRAIN_OUT][i * D + t], 2);
   }
-  gradient_case_free(&x);
+  train_case_free(&x);
   return sqrt(diff / all);
 }
 static void test_randomised_attention__many_draws__softmax_with_scaled_noise_only(void **state) {
@@ -172,7 +173,7 @@ static void test_noise__size_and_keys(void **state) {
   (void)state;
   enum { M = 64, D = 64 };
   static float a[M * D], b[M * D], c[M * D];
-  attn_problem pb = gradient_problem(1, 2, 8, D, D);
+  attn_problem pb = train_case_problem(1, 2, 8, D, D, 0);
   pb.seed = 5;
   for (int noise = LARA_NOISE_SCALED; noise <= LARA_NOISE_UNIT; noise++) {
     set(8, LARA_OPT, noise);
@@ -193,48 +194,48 @@ static void test_padding__masked_tail_of_nan__same_bits(void **state) {
   (void)state;
   enum { N = 150, PADDED = 201 };
   set(16, LARA_OPT, LARA_NOISE_SCALED);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 2, N, 8, 8), 0.2f, 0, 1.0f);
-  gradient_case y = gradient_case_new(method, &settings, gradient_problem(1, 2, PADDED, 8, 8), 0.2f, 1, 1.0f);
-  for (int i = 0; i < GRAD_TENSORS; i++) {
-    if (i != GRAD_Q && i != GRAD_K && i != GRAD_V && i != GRAD_DOUT) continue;
-    for (int64_t j = 0; j < y.size[i]; j++) y.t[i][j] = j < x.size[i] ? x.t[i][j] : i == GRAD_DOUT ? 0.0f : i == GRAD_Q ? 1.0f : NAN;
+  train_case x = train_case_new(method, &settings, train_case_problem(1, 2, N, 8, 8, 0), 0.2f, 0, 1.0f);
+  train_case y = train_case_new(method, &settings, train_case_problem(1, 2, PADDED, 8, 8, 0), 0.2f, 1, 1.0f);
+  for (int i = 0; i < TRAIN_TENSORS; i++) {
+    if (i != TRAIN_Q && i != TRAIN_K && i != TRAIN_V && i != TRAIN_DOUT) continue;
+    for (int64_t j = 0; j < y.size[i]; j++) y.t[i][j] = j < x.size[i] ? x.t[i][j] : i == TRAIN_DOUT ? 0.0f : i == TRAIN_Q ? 1.0f : NAN;
   }
   for (int64_t j = 0; j < PADDED; j++) y.mask[j] = j < N;
-  gradient_forward(&x), gradient_backward(&x), gradient_forward(&y), gradient_backward(&y);
-  assert_memory_equal(x.t[GRAD_OUT], y.t[GRAD_OUT], (size_t)x.size[GRAD_OUT] * sizeof(float));
-  for (int i = GRAD_DQ; i <= GRAD_DV; i++)
+  train_case_forward(&x), train_case_backward(&x), train_case_forward(&y), train_case_backward(&y);
+  assert_memory_equal(x.t[TRAIN_OUT], y.t[TRAIN_OUT], (size_t)x.size[TRAIN_OUT] * sizeof(float));
+  for (int i = TRAIN_DQ; i <= TRAIN_DV; i++)
     for (int64_t j = 0; j < y.size[i]; j++) {
       const double want = j < x.size[i] ? (double)x.t[i][j] : 0.0;
       assert_true(fabs((double)y.t[i][j] - want) <= 1e-5 * fabs(want) + 1e-5);
     }
-  gradient_case_free(&x), gradient_case_free(&y);
+  train_case_free(&x), train_case_free(&y);
 }
 
 static void test_mask__nothing_left__zeros(void **state) {
   (void)state;
   set(16, LARA_OPT, LARA_NOISE_SCALED);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(2, 2, 40, 8, 8), 0.2f, 1, 1.0f);
+  train_case x = train_case_new(method, &settings, train_case_problem(2, 2, 40, 8, 8, 0), 0.2f, 1, 1.0f);
   memset(x.mask, 0, 80);
-  gradient_forward(&x), gradient_backward(&x);
-  for (int i = GRAD_OUT; i < GRAD_TENSORS; i++)
-    for (int64_t j = 0; j < x.size[i] && i != GRAD_DOUT; j++) assert_true(x.t[i][j] == 0.0f);
-  gradient_case_free(&x);
+  train_case_forward(&x), train_case_backward(&x);
+  for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++)
+    for (int64_t j = 0; j < x.size[i] && i != TRAIN_DOUT; j++) assert_true(x.t[i][j] == 0.0f);
+  train_case_free(&x);
 }
 
 static void test_threads__one_or_two__same_bits_forward_and_backward(void **state) {
   (void)state;
   set(20, LARA_OPT, LARA_NOISE_SCALED);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(2, 3, 1100, 8, 8), 0.1f, 1, 1.0f), y = gradient_case_new(method, &settings, x.pb, 0.1f, 1, 1.0f);
+  train_case x = train_case_new(method, &settings, train_case_problem(2, 3, 1100, 8, 8, 0), 0.1f, 1, 1.0f), y = train_case_new(method, &settings, x.pb, 0.1f, 1, 1.0f);
   x.pb.threads = 1;
-  gradient_forward(&x), gradient_backward(&x), gradient_forward(&y), gradient_backward(&y);
-  for (int i = GRAD_OUT; i <= GRAD_DV; i++) assert_memory_equal(x.t[i], y.t[i], (size_t)x.size[i] * sizeof(float));
-  gradient_case_free(&x), gradient_case_free(&y);
+  train_case_forward(&x), train_case_backward(&x), train_case_forward(&y), train_case_backward(&y);
+  for (int i = TRAIN_OUT; i <= TRAIN_DV; i++) assert_memory_equal(x.t[i], y.t[i], (size_t)x.size[i] * sizeof(float));
+  train_case_free(&x), train_case_free(&y);
 }
 
 static void test_huge_queries__refused_not_nan(void **state) {
   (void)state;
   set(8, LARA_OPT, LARA_NOISE_NONE);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, 40, 8, 8), 0.0f, 0, 1e25f);
+  train_case x = train_case_new(method, &settings, train_case_problem(1, 1, 40, 8, 8, 0), 0.0f, 0, 1e25f);
   attn_mem need;
   assert_int_equal(method->sizes(&x.pb, &settings, &need), ATTN_OK);
   void *plan = attn_alloc(need.plan), *scratch = attn_alloc(need.scratch);
@@ -242,11 +243,11 @@ static void test_huge_queries__refused_not_nan(void **state) {
   const attn_viewm o = {out, 320, 8, 8};
   out[0] = -7.0f;
   assert_int_equal(method->prepare(plan, &x.pb, &settings), ATTN_OK);
-  assert_int_equal(method->build(plan, gradient_view(&x, GRAD_K), gradient_view(&x, GRAD_V), NULL, scratch), ATTN_OK);
-  assert_int_equal(method->forward(plan, &settings, gradient_view(&x, GRAD_Q), o, scratch, NULL), ATTN_ERR_NUMERIC);
+  assert_int_equal(method->build(plan, train_case_view(&x, TRAIN_K), train_case_view(&x, TRAIN_V), NULL, scratch), ATTN_OK);
+  assert_int_equal(method->forward(plan, &settings, train_case_view(&x, TRAIN_Q), o, scratch, NULL), ATTN_ERR_NUMERIC);
   assert_true(out[0] == -7.0f);
   attn_free(plan), attn_free(scratch);
-  gradient_case_free(&x);
+  train_case_free(&x);
 }
 
 int main(void) {

@@ -18,7 +18,8 @@ extern const attn_method attn_method_nystromformer;
 static const attn_method *const method = &attn_method_nystromformer;
 
 static nystrom_params settings; /* of the running test; the definition reads them */
-static void define(const gradient_case *x) {
+static void define(train_case *x, int fresh) {
+  (void)fresh;
   const nystrom_ref_settings s = {.landmarks = settings.landmarks, .iterations = settings.iterations, .conv = settings.conv,
                                   .global_kappa = settings.kappa == NYSTROM_KAPPA_GLOBAL,
                                   .pinv_when_short = settings.shorter == NYSTROM_SHORT_PINV};
@@ -36,35 +37,36 @@ static const struct shape {
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* Every shape x {all keys, masked} x {no dropout, 0.2} x {kappa of the matrix, of all}. */
-static void every_case(void (*check)(gradient_case *)) {
+static void every_case(void (*check)(train_case *)) {
   for (int i = 0; i < SHAPES; i++)
     for (int form = 0; form < 8; form++) {
       const struct shape *s = shapes + i;
       set(s->landmarks, s->conv);
       settings.kappa = form >> 2;
       settings.shorter = form & 1 ? NYSTROM_SHORT_PINV : NYSTROM_SHORT_SOFTMAX;
-      gradient_case x = gradient_case_new(method, &settings, gradient_problem(s->b, s->h, s->n, s->d, s->dv), form & 2 ? 0.2f : 0.0f,
+      train_case x = train_case_new(method, &settings, train_case_problem(s->b, s->h, s->n, s->d, s->dv, 0), form & 2 ? 0.2f : 0.0f,
                                           (form ^ form >> 1 ^ form >> 2) & 1, 1.5f);
+      x.reference = define;
       check(&x);
-      gradient_case_free(&x);
+      train_case_free(&x);
     }
 }
 
 /* Six steps amplify rounding by up to 3.25^6 in directions that A hardly has; the typical error, 3e-6, is a hundredth of that. */
-static void check_forward(gradient_case *x) { gradient_check_forward(x, define, 5e-5); }
+static void check_forward(train_case *x) { train_case_check_forward(x, 5e-5); }
 static void test_forward__every_shape_mask_dropout_and_kappa__as_defined(void **state) {
   (void)state;
   every_case(check_forward);
 }
 
-static void check_backward(gradient_case *x) { gradient_check_backward(x, define, 5e-5, x->pb.nk > 500 ? 2 : x->pb.nk > 100 ? 4 : 12); }
+static void check_backward(train_case *x) { train_case_check_backward(x, x->pb.nk > 500 ? 2 : x->pb.nk > 100 ? 4 : 12, 5e-5, 1e-5); }
 static void test_backward__every_shape_mask_dropout_and_kappa__matches_slopes(void **state) {
   (void)state;
   every_case(check_backward);
 }
 
-static void check_same(gradient_case *x) {
-  if (x->drop == 0.0f) gradient_check_same_as_method(x);
+static void check_same(train_case *x) {
+  if (x->drop == 0.0f) train_case_check_method(x);
 }
 static void test_training_forward__without_dropout__bits_of_the_method(void **state) {
   (void)state;
@@ -76,30 +78,31 @@ static void test_iterations__every_number__as_defined(void **state) {
   for (int64_t steps = 0; steps <= 8; steps += 2) {
     set(12, 0);
     settings.iterations = steps;
-    gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 2, 50, 8, 8), 0.0f, 0, 1.5f);
-    gradient_check_forward(&x, define, 5e-5);
-    gradient_check_backward(&x, define, steps > 6 ? 1e-3 : 5e-5, 10);
-    gradient_case_free(&x);
+    train_case x = train_case_new(method, &settings, train_case_problem(1, 2, 50, 8, 8, 0), 0.0f, 0, 1.5f);
+    x.reference = define;
+    train_case_check_forward(&x, 5e-5);
+    train_case_check_backward(&x, 10, steps > 6 ? 1e-3 : 5e-5, 1e-5);
+    train_case_free(&x);
   }
 }
 
 /* --- identities --------------------------------------------------------------------------------------------------- */
 
-static double relative(const gradient_case *x, const double *got, const double *want) {
+static double relative(const train_case *x, const double *got, const double *want) {
   double diff = 0.0, all = 0.0;
-  for (int64_t i = 0; i < x->size[GRAD_OUT]; i++) diff += pow(got[i] - want[i], 2), all += pow(want[i], 2);
+  for (int64_t i = 0; i < x->size[TRAIN_OUT]; i++) diff += pow(got[i] - want[i], 2), all += pow(want[i], 2);
   return sqrt(diff / all);
 }
-static double *exact_of(gradient_case *x) {
-  double *exact = calloc((size_t)x->size[GRAD_OUT], sizeof *exact);
-  ref_view out = gradient_ref_view(x, GRAD_OUT);
+static double *exact_of(train_case *x) {
+  double *exact = calloc((size_t)x->size[TRAIN_OUT], sizeof *exact);
+  ref_view out = train_case_ref(x, TRAIN_OUT);
   out.p = exact;
-  attention_ref(&x->pb, gradient_ref_view(x, GRAD_Q), gradient_ref_view(x, GRAD_K), gradient_ref_view(x, GRAD_V), x->mask, 0.0f, 0, out);
+  attention_ref(&x->pb, train_case_ref(x, TRAIN_Q), train_case_ref(x, TRAIN_K), train_case_ref(x, TRAIN_V), x->mask, 0.0f, 0, out);
   return exact;
 }
-static double *as_doubles(const gradient_case *x) {
-  double *p = calloc((size_t)x->size[GRAD_OUT], sizeof *p);
-  for (int64_t i = 0; i < x->size[GRAD_OUT]; i++) p[i] = (double)x->t[GRAD_OUT][i];
+static double *as_doubles(const train_case *x) {
+  double *p = calloc((size_t)x->size[TRAIN_OUT], sizeof *p);
+  for (int64_t i = 0; i < x->size[TRAIN_OUT]; i++) p[i] = (double)x->t[TRAIN_OUT][i];
   return p;
 }
 
@@ -108,25 +111,25 @@ static void test_landmarks__one_per_token__tends_to_softmax(void **state) {
   (void)state;
   set(256, 0);
   settings.shorter = NYSTROM_SHORT_PINV;
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, 256, 32, 32), 0.0f, 0, 1.0f);
+  train_case x = train_case_new(method, &settings, train_case_problem(1, 1, 256, 32, 32, 0), 0.0f, 0, 1.0f);
   double *exact = exact_of(&x);
   settings.iterations = 25;
-  define(&x);
-  assert_true(relative(&x, x.ref[GRAD_OUT], exact) < 1e-5); /* the definition */
+  define(&x, 1);
+  assert_true(relative(&x, x.ref[TRAIN_OUT], exact) < 1e-5); /* the definition */
   const int64_t steps[] = {6, 20};
   const double bound[] = {0.15, 1e-3};
   double last = 1.0;
-  gradient_case_free(&x);
+  train_case_free(&x);
   for (int i = 0; i < 2; i++) {
     settings.iterations = steps[i];
-    x = gradient_case_new(method, &settings, gradient_problem(1, 1, 256, 32, 32), 0.0f, 0, 1.0f);
-    gradient_forward(&x);
+    x = train_case_new(method, &settings, train_case_problem(1, 1, 256, 32, 32, 0), 0.0f, 0, 1.0f);
+    train_case_forward(&x);
     double *got = as_doubles(&x);
     const double off = relative(&x, got, exact);
     if (!(off < bound[i] && off < last)) fail_msg("%lld steps: relative error %.3g", (long long)steps[i], off);
     last = off;
     free(got);
-    gradient_case_free(&x);
+    train_case_free(&x);
   }
   free(exact);
 }
@@ -136,19 +139,19 @@ static void test_short_sequences__softmax(void **state) {
   (void)state;
   for (int masked = 0; masked < 2; masked++) {
     set(64, 0);
-    gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 2, masked ? 78 : 64, 8, 8), 0.0f, masked, 1.0f);
+    train_case x = train_case_new(method, &settings, train_case_problem(1, 2, masked ? 78 : 64, 8, 8, 0), 0.0f, masked, 1.0f);
     int64_t kept = 0;
     for (int64_t j = 0; j < x.pb.nk; j++) kept += !x.mask || x.mask[j];
     assert_true(kept <= 64);
     double *exact = exact_of(&x);
-    gradient_forward(&x);
-    for (int64_t i = 0; i < x.size[GRAD_OUT]; i++) assert_true(fabs((double)x.t[GRAD_OUT][i] - exact[i]) < 1e-5);
+    train_case_forward(&x);
+    for (int64_t i = 0; i < x.size[TRAIN_OUT]; i++) assert_true(fabs((double)x.t[TRAIN_OUT][i] - exact[i]) < 1e-5);
     free(exact);
-    gradient_case_free(&x);
+    train_case_free(&x);
   }
 }
 
-static void forward_of(gradient_case *x) { gradient_forward(x); }
+static void forward_of(train_case *x) { train_case_forward(x); }
 
 /* N2: an entry of a batch does not see the others; with the authors' kappa it does. */
 static void test_batch__one_entry_alone__same_bits_unless_kappa_is_global(void **state) {
@@ -156,19 +159,19 @@ static void test_batch__one_entry_alone__same_bits_unless_kappa_is_global(void *
   for (int global = 0; global < 2; global++) {
     set(16, 5);
     settings.kappa = global;
-    gradient_case all = gradient_case_new(method, &settings, gradient_problem(3, 2, 90, 8, 8), 0.0f, 0, 2.0f);
+    train_case all = train_case_new(method, &settings, train_case_problem(3, 2, 90, 8, 8, 0), 0.0f, 0, 2.0f);
     forward_of(&all);
     int moved = 0;
     for (int64_t ib = 0; ib < 3; ib++) {
-      gradient_case one = gradient_case_new(method, &settings, gradient_problem(1, 2, 90, 8, 8), 0.0f, 0, 2.0f);
-      for (int i = GRAD_Q; i <= GRAD_V; i++) memcpy(one.t[i], all.t[i] + ib * one.size[i], (size_t)one.size[i] * sizeof(float));
-      memcpy(one.t[GRAD_W], all.t[GRAD_W], (size_t)one.size[GRAD_W] * sizeof(float));
+      train_case one = train_case_new(method, &settings, train_case_problem(1, 2, 90, 8, 8, 0), 0.0f, 0, 2.0f);
+      for (int i = TRAIN_Q; i <= TRAIN_V; i++) memcpy(one.t[i], all.t[i] + ib * one.size[i], (size_t)one.size[i] * sizeof(float));
+      memcpy(one.t[TRAIN_W], all.t[TRAIN_W], (size_t)one.size[TRAIN_W] * sizeof(float));
       forward_of(&one);
-      moved += memcmp(one.t[GRAD_OUT], all.t[GRAD_OUT] + ib * one.size[GRAD_OUT], (size_t)one.size[GRAD_OUT] * sizeof(float)) != 0;
-      gradient_case_free(&one);
+      moved += memcmp(one.t[TRAIN_OUT], all.t[TRAIN_OUT] + ib * one.size[TRAIN_OUT], (size_t)one.size[TRAIN_OUT] * sizeof(float)) != 0;
+      train_case_free(&one);
     }
     assert_int_equal(moved > 0, global);
-    gradient_case_free(&all);
+    train_case_free(&all);
   }
 }
 
@@ -176,15 +179,15 @@ static void test_batch__one_entry_alone__same_bits_unless_kappa_is_global(void *
 static void test_conv__delta__adds_the_values(void **state) {
   (void)state;
   set(16, 35);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(2, 2, 90, 8, 8), 0.0f, 0, 1.0f);
-  for (int64_t i = 0; i < x.size[GRAD_W]; i++) x.t[GRAD_W][i] = i % 35 == 17 ? 1.0f : 0.0f;
+  train_case x = train_case_new(method, &settings, train_case_problem(2, 2, 90, 8, 8, 0), 0.0f, 0, 1.0f);
+  for (int64_t i = 0; i < x.size[TRAIN_W]; i++) x.t[TRAIN_W][i] = i % 35 == 17 ? 1.0f : 0.0f;
   forward_of(&x);
   double *with = as_doubles(&x);
-  memset(x.t[GRAD_W], 0, (size_t)x.size[GRAD_W] * sizeof(float));
+  memset(x.t[TRAIN_W], 0, (size_t)x.size[TRAIN_W] * sizeof(float));
   forward_of(&x);
-  for (int64_t i = 0; i < x.size[GRAD_OUT]; i++) assert_true(fabs(with[i] - (double)x.t[GRAD_OUT][i] - (double)x.t[GRAD_V][i]) < 1e-6);
+  for (int64_t i = 0; i < x.size[TRAIN_OUT]; i++) assert_true(fabs(with[i] - (double)x.t[TRAIN_OUT][i] - (double)x.t[TRAIN_V][i]) < 1e-6);
   free(with);
-  gradient_case_free(&x);
+  train_case_free(&x);
 }
 
 /* |I - A Z| falls with every step until rounding is left, in the code's own steps and in the definition's. */
@@ -193,8 +196,8 @@ static void test_pinv__residual__falls_to_the_floor(void **state) {
   enum { M = 40, D = 16, STEPS = 20 };
   set(M, 0);
   const attn_micro *mk = attn_micro_get();
-  const attn_problem pb = gradient_problem(1, 1, 400, D, 4);
-  gradient_case x = gradient_case_new(method, &settings, pb, 0.0f, 0, 6.0f);
+  const attn_problem pb = train_case_problem(1, 1, 400, D, 4, 0);
+  train_case x = train_case_new(method, &settings, pb, 0.0f, 0, 6.0f);
   double residuals[STEPS + 1];
   nystrom_ref_settings s = {.landmarks = M, .iterations = STEPS, .residual = residuals};
   nystrom_ref(&x, &s);
@@ -210,8 +213,8 @@ static void test_pinv__residual__falls_to_the_floor(void **state) {
   float qbar[M * D], kbar[M * D], a[M * M], *z = attn_alloc((STEPS + 1) * M * M * sizeof(float));
   float *kt = attn_alloc((size_t)(attn_padded(mk, M) * D) * sizeof(float));
   int64_t column;
-  segment_means(mk, (segment_rows){x.t[GRAD_Q], D, NULL}, D, 400, M, 0, M, qbar);
-  segment_means(mk, (segment_rows){x.t[GRAD_K], D, NULL}, D, 400, M, 0, M, kbar);
+  segment_means(mk, (segment_rows){x.t[TRAIN_Q], D, NULL}, D, 400, M, 0, M, qbar);
+  segment_means(mk, (segment_rows){x.t[TRAIN_K], D, NULL}, D, 400, M, 0, M, kbar);
   attn_pack_transposed(mk, M, D, kbar, D, NULL, pb.scale * 1.442695f, kt);
   const float kappa = nystrom_scores(mk, M, D, qbar, kt, a, &w, &column);
   nystrom_pinv(mk, M, STEPS, a, kappa, z, M * M, &w);
@@ -229,7 +232,7 @@ static void test_pinv__residual__falls_to_the_floor(void **state) {
   }
   assert_true(before < 1e-4);
   attn_free(memory), attn_free(z), attn_free(kt);
-  gradient_case_free(&x);
+  train_case_free(&x);
 }
 
 /* Queries and keys constant on every segment: landmarks are the tokens, and attention is softmax once Z has converged. */
@@ -241,20 +244,20 @@ static void test_segments__constant_rows__softmax(void **state) {
     const int64_t n = lengths[uneven];
     set(M, 0);
     settings.iterations = 20;
-    gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, n, 8, 8), 0.0f, 0, 3.0f);
+    train_case x = train_case_new(method, &settings, train_case_problem(1, 1, n, 8, 8, 0), 0.0f, 0, 3.0f);
     for (int64_t c = 0; c < M; c++)
       for (int64_t j = nystrom_ref_segment(n, M, c); j < nystrom_ref_segment(n, M, c + 1); j++)
-        for (int i = GRAD_Q; i <= GRAD_K; i++)
+        for (int i = TRAIN_Q; i <= TRAIN_K; i++)
           for (int64_t t = 0; t < 8; t++) {
             x.t[i][j * 8 + t] = x.t[i][nystrom_ref_segment(n, M, c) * 8 + t];
             x.ref[i][j * 8 + t] = (double)x.t[i][j * 8 + t];
           }
     double *exact = exact_of(&x);
     forward_of(&x);
-    for (int64_t i = 0; i < x.size[GRAD_OUT]; i++)
-      if (!(fabs((double)x.t[GRAD_OUT][i] - exact[i]) < 1e-3)) fail_msg("n %lld: %g, expected %g", (long long)n, (double)x.t[GRAD_OUT][i], exact[i]);
+    for (int64_t i = 0; i < x.size[TRAIN_OUT]; i++)
+      if (!(fabs((double)x.t[TRAIN_OUT][i] - exact[i]) < 1e-3)) fail_msg("n %lld: %g, expected %g", (long long)n, (double)x.t[TRAIN_OUT][i], exact[i]);
     free(exact);
-    gradient_case_free(&x);
+    train_case_free(&x);
   }
 }
 
@@ -266,17 +269,17 @@ static void test_values__constant__come_back_up_to_the_residual(void **state) {
   for (int i = 0; i < 3; i++) {
     set(32, 0);
     settings.iterations = steps[i];
-    gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, 1, 300, 16, 3), 0.0f, 0, 4.0f);
-    for (int64_t j = 0; j < x.size[GRAD_V]; j++) x.t[GRAD_V][j] = 2.0f, x.ref[GRAD_V][j] = 2.0;
+    train_case x = train_case_new(method, &settings, train_case_problem(1, 1, 300, 16, 3, 0), 0.0f, 0, 4.0f);
+    for (int64_t j = 0; j < x.size[TRAIN_V]; j++) x.t[TRAIN_V][j] = 2.0f, x.ref[TRAIN_V][j] = 2.0;
     double residuals[21], worst = 0.0;
     const nystrom_ref_settings s = {.landmarks = 32, .iterations = steps[i], .residual = residuals};
     nystrom_ref(&x, &s);
     forward_of(&x);
-    for (int64_t j = 0; j < x.size[GRAD_OUT]; j++) worst = fmax(worst, fabs((double)x.t[GRAD_OUT][j] - 2.0));
+    for (int64_t j = 0; j < x.size[TRAIN_OUT]; j++) worst = fmax(worst, fabs((double)x.t[TRAIN_OUT][j] - 2.0));
     /* F Z 1 - 1 = F (Z A - 1) 1, and entries of I - Z A are as large as those of I - A Z */
     if (!(worst <= 2 * 32 * residuals[steps[i]] + 1e-4 && worst < last)) fail_msg("%lld steps: off by %.3g, residual %.3g", (long long)steps[i], worst, residuals[steps[i]]);
     last = worst;
-    gradient_case_free(&x);
+    train_case_free(&x);
   }
   assert_true(last < 1e-3);
 }
@@ -288,34 +291,34 @@ static void test_padding__masked_tail_of_nan__same_bits(void **state) {
   (void)state;
   enum { N = 150, PADDED = 201, D = 8, H = 2 };
   set(16, 7);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(1, H, N, D, D), 0.2f, 0, 1.0f);
-  gradient_case y = gradient_case_new(method, &settings, gradient_problem(1, H, PADDED, D, D), 0.2f, 1, 1.0f);
-  for (int i = 0; i < GRAD_TENSORS; i++) {
-    if (i != GRAD_Q && i != GRAD_K && i != GRAD_V && i != GRAD_DOUT) continue;
-    for (int64_t j = 0; j < y.size[i]; j++) y.t[i][j] = j < x.size[i] ? x.t[i][j] : i == GRAD_DOUT ? 0.0f : i == GRAD_Q ? 1.0f : NAN;
+  train_case x = train_case_new(method, &settings, train_case_problem(1, H, N, D, D, 0), 0.2f, 0, 1.0f);
+  train_case y = train_case_new(method, &settings, train_case_problem(1, H, PADDED, D, D, 0), 0.2f, 1, 1.0f);
+  for (int i = 0; i < TRAIN_TENSORS; i++) {
+    if (i != TRAIN_Q && i != TRAIN_K && i != TRAIN_V && i != TRAIN_DOUT) continue;
+    for (int64_t j = 0; j < y.size[i]; j++) y.t[i][j] = j < x.size[i] ? x.t[i][j] : i == TRAIN_DOUT ? 0.0f : i == TRAIN_Q ? 1.0f : NAN;
   }
-  memcpy(y.t[GRAD_W], x.t[GRAD_W], (size_t)x.size[GRAD_W] * sizeof(float));
+  memcpy(y.t[TRAIN_W], x.t[TRAIN_W], (size_t)x.size[TRAIN_W] * sizeof(float));
   for (int64_t j = 0; j < PADDED; j++) y.mask[j] = j < N;
-  gradient_forward(&x), gradient_backward(&x);
-  gradient_forward(&y), gradient_backward(&y);
-  assert_memory_equal(x.t[GRAD_OUT], y.t[GRAD_OUT], (size_t)x.size[GRAD_OUT] * sizeof(float));
-  for (int i = GRAD_DQ; i <= GRAD_DV; i++)
+  train_case_forward(&x), train_case_backward(&x);
+  train_case_forward(&y), train_case_backward(&y);
+  assert_memory_equal(x.t[TRAIN_OUT], y.t[TRAIN_OUT], (size_t)x.size[TRAIN_OUT] * sizeof(float));
+  for (int i = TRAIN_DQ; i <= TRAIN_DV; i++)
     for (int64_t j = 0; j < y.size[i]; j++) {
       const double want = j < x.size[i] ? (double)x.t[i][j] : 0.0;
       assert_true(fabs((double)y.t[i][j] - want) <= 1e-5 * fabs(want) + 1e-4);
     }
-  gradient_case_free(&x), gradient_case_free(&y);
+  train_case_free(&x), train_case_free(&y);
 }
 
 static void test_mask__nothing_left__zeros(void **state) {
   (void)state;
   set(16, 7);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(2, 2, 40, 8, 8), 0.2f, 1, 1.0f);
+  train_case x = train_case_new(method, &settings, train_case_problem(2, 2, 40, 8, 8, 0), 0.2f, 1, 1.0f);
   memset(x.mask, 0, 80);
-  gradient_forward(&x), gradient_backward(&x);
-  for (int i = GRAD_OUT; i < GRAD_TENSORS; i++)
-    for (int64_t j = 0; j < x.size[i] && i != GRAD_DOUT; j++) assert_true(x.t[i][j] == 0.0f);
-  gradient_case_free(&x);
+  train_case_forward(&x), train_case_backward(&x);
+  for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++)
+    for (int64_t j = 0; j < x.size[i] && i != TRAIN_DOUT; j++) assert_true(x.t[i][j] == (i == TRAIN_DW ? TRAIN_DW_START : 0.0f));
+  train_case_free(&x);
 }
 
 /* --- calls -------------------------------------------------------------------------------------------------------- */
@@ -323,17 +326,17 @@ static void test_mask__nothing_left__zeros(void **state) {
 static void test_threads__one_or_three__same_bits_forward_and_backward(void **state) {
   (void)state;
   set(20, 35);
-  gradient_case x = gradient_case_new(method, &settings, gradient_problem(2, 3, 1100, 8, 8), 0.1f, 1, 1.0f);
-  gradient_case y = gradient_case_new(method, &settings, x.pb, 0.1f, 1, 1.0f);
+  train_case x = train_case_new(method, &settings, train_case_problem(2, 3, 1100, 8, 8, 0), 0.1f, 1, 1.0f);
+  train_case y = train_case_new(method, &settings, x.pb, 0.1f, 1, 1.0f);
   x.pb.threads = 1;
-  gradient_forward(&x), gradient_backward(&x), gradient_forward(&y), gradient_backward(&y);
-  for (int i = GRAD_OUT; i < GRAD_TENSORS; i++) assert_memory_equal(x.t[i], y.t[i], (size_t)x.size[i] * sizeof(float));
-  gradient_case_free(&x), gradient_case_free(&y);
+  train_case_forward(&x), train_case_backward(&x), train_case_forward(&y), train_case_backward(&y);
+  for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++) assert_memory_equal(x.t[i], y.t[i], (size_t)x.size[i] * sizeof(float));
+  train_case_free(&x), train_case_free(&y);
 }
 
 static void test_check__even_conv_or_missing_tensors__refused(void **state) {
   (void)state;
-  attn_problem pb = gradient_problem(1, 2, 8, 4, 4);
+  attn_problem pb = train_case_problem(1, 2, 8, 4, 4, 0);
   pb.positions = 8;
   set(4, 34);
   float w[2 * 35] = {0};
@@ -355,7 +358,7 @@ static void test_sizes__growing_n__linear(void **state) {
   set(64, 35);
   attn_mem own[3], training[3];
   for (int i = 0; i < 3; i++) {
-    const attn_problem pb = gradient_problem(1, 2, 4096 << i, 32, 32);
+    const attn_problem pb = train_case_problem(1, 2, 4096 << i, 32, 32, 0);
     assert_int_equal(method->sizes(&pb, &settings, &own[i]), ATTN_OK);
     assert_int_equal(method->training->sizes(&pb, &settings, &training[i]), ATTN_OK);
   }

@@ -131,9 +131,8 @@ static void every_case(void (*check)(train_case *, const reference *)) {
     for (int j = 0; j < SETTINGS; j++)
       for (int masked = 0; masked < 2; masked++) {
         const struct shape *s = shapes + i;
-        train_case x;
         void *params = subject_params(performer(), settings[j]);
-        train_case_make(&x, &attn_method_performer, params, problem(s->b, s->h, s->hkv, s->nq, s->nk, s->d, s->dv), 0.1f, masked, 1.0);
+        train_case x = train_case_new(&attn_method_performer, params, problem(s->b, s->h, s->hkv, s->nq, s->nk, s->d, s->dv), 0.1f, masked, 1.0);
         reference r = reference_new(&x.pb, settings[j], params);
         x.reference = reference_of_case, x.ctx = &r;
         check(&x, &r);
@@ -167,8 +166,7 @@ static void test_backward__threads__do_not_change_bits(void **state) {
 
 static void test_backward__no_key_left__zero_gradients(void **state) {
   (void)state;
-  train_case x;
-  train_case_make(&x, &attn_method_performer, performer()->params, problem(1, 2, 2, 60, 60, 8, 8), 0.0f, 1, 1.0);
+  train_case x = train_case_new(&attn_method_performer, performer()->params, problem(1, 2, 2, 60, 60, 8, 8), 0.0f, 1, 1.0);
   memset(x.mask, 0, 60);
   train_case_forward(&x), train_case_backward(&x);
   for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++)

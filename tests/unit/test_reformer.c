@@ -12,7 +12,7 @@
 #include "kernels/core/rng.h"
 #include "tests/support/attn_case.h"
 #include "tests/support/reformer_ref.h"
-#include "tests/support/train_bench.h"
+#include "tests/support/train_case.h"
 
 static const reformer_params plain = {.rounds = 2, .chunk = 16};
 #define WITH(...) ((reformer_params){__VA_ARGS__})
@@ -258,27 +258,24 @@ static void test_check__odd_number_of_buckets__refused(void **state) {
 typedef struct windows { /* of every head, chosen once */
   reformer_ref head[8];
 } windows;
-static void windows_new(windows *w, const train_bench *x) {
+static void windows_new(windows *w, const train_case *x) {
   for (int64_t head = 0; head < x->pb.b * x->pb.h; head++)
     reformer_ref_new(w->head + head, &x->pb, x->params, head % x->pb.h, x->mask ? x->mask + head / x->pb.h * x->pb.nk : NULL,
-                     x->ref[TB_Q] + train_bench_at(x, TB_Q, head / x->pb.h, head % x->pb.h, 0), x->pb.h * x->pb.d);
+                     train_case_row(x, TRAIN_Q, head / x->pb.h, head % x->pb.h, 0), x->pb.h * x->pb.d);
 }
-static void windows_free(windows *w, const train_bench *x) {
+static void windows_free(windows *w, const train_case *x) {
   for (int64_t head = 0; head < x->pb.b * x->pb.h; head++) reformer_ref_free(w->head + head);
 }
-static void reference(const train_bench *x, void *ctx) {
-  const windows *w = ctx;
+static void reference(train_case *x, int fresh) {
+  const windows *w = x->ctx;
+  (void)fresh;
   for (int64_t head = 0; head < x->pb.b * x->pb.h; head++) {
     const int64_t ib = head / x->pb.h, ih = head % x->pb.h, sn = x->pb.h * x->pb.dv;
     const attn_drop dr = attn_drop_make(x->drop, attn_hash(x->key, (uint64_t)ib, (uint64_t)ih));
-    reformer_ref_run(w->head + head, x->ref[TB_Q] + train_bench_at(x, TB_Q, ib, ih, 0), x->pb.h * x->pb.d,
-                     x->ref[TB_V] + train_bench_at(x, TB_V, ib, ih, 0), sn, &dr, x->ref[TB_OUT] + train_bench_at(x, TB_OUT, ib, ih, 0),
+    reformer_ref_run(w->head + head, train_case_row(x, TRAIN_Q, ib, ih, 0), x->pb.h * x->pb.d,
+                     train_case_row(x, TRAIN_V, ib, ih, 0), sn, &dr, train_case_row(x, TRAIN_OUT, ib, ih, 0),
                      sn, NULL);
   }
-}
-
-static attn_problem problem(int64_t b, int64_t h, int64_t n, int64_t d, int64_t dv, int causal) {
-  return (attn_problem){.b = b, .h = h, .hkv = h, .nq = n, .nk = n, .d = d, .dv = dv, .scale = (float)(1.0 / sqrt((double)d)), .causal = causal, .threads = 2, .seed = 77};
 }
 
 static void test_training__every_form__matches_double_and_its_slopes(void **state) {
@@ -293,34 +290,34 @@ static void test_training__every_form__matches_double_and_its_slopes(void **stat
   for (size_t f = 0; f < sizeof forms / sizeof *forms; f++)
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
       for (int way = 0; way < 4; way++) {
-        train_bench x;
         windows w;
         const float drop = way >= 2 ? 0.3f : 0.0f;
-        train_bench_new(&x, &attn_method_reformer, &forms[f], problem(sizes[s].b, sizes[s].h, sizes[s].n, sizes[s].d, sizes[s].dv, way & 1),
-                        drop, (int)(f + s) % 2);
+        train_case x = train_case_new(&attn_method_reformer, &forms[f], train_case_problem(sizes[s].b, sizes[s].h, sizes[s].n, sizes[s].d, sizes[s].dv, way & 1),
+                        drop, (int)(f + s) % 2, 1.0);
+        x.reference = reference, x.ctx = &w;
         windows_new(&w, &x);
-        train_bench_check_forward(&x, reference, &w, 2e-5);
-        train_bench_check_gradients(&x, reference, &w, 6, 3e-5);
-        for (int64_t i = 0; i < x.size[TB_DK]; i++) assert_true(x.t[TB_DK][i] == 0.0f);
-        windows_free(&w, &x), train_bench_free(&x);
+        train_case_check_forward(&x, 2e-5);
+        train_case_check_backward(&x, 6, 3e-5, 1e-4);
+        for (int64_t i = 0; i < x.size[TRAIN_DK]; i++) assert_true(x.t[TRAIN_DK][i] == 0.0f);
+        windows_free(&w, &x), train_case_free(&x);
       }
 }
 
 static void test_training__chunks_beyond_a_tile__matches_slopes(void **state) {
   (void)state;
   const reformer_params p = {.rounds = 1, .chunk = 150};
-  train_bench x;
   windows w;
-  train_bench_new(&x, &attn_method_reformer, &p, problem(1, 1, 310, 8, 8, 0), 0.1f, 0);
+  train_case x = train_case_new(&attn_method_reformer, &p, train_case_problem(1, 1, 310, 8, 8, 0), 0.1f, 0, 1.0);
+  x.reference = reference, x.ctx = &w;
   windows_new(&w, &x);
-  train_bench_check_gradients(&x, reference, &w, 6, 3e-5);
-  windows_free(&w, &x), train_bench_free(&x);
+  train_case_check_backward(&x, 6, 3e-5, 1e-4);
+  windows_free(&w, &x), train_case_free(&x);
 }
 
 static void test_training__threads_keys_and_the_method__bits(void **state) {
   (void)state;
-  train_bench_check_bits(&attn_method_reformer, &plain, problem(2, 2, 131, 16, 16, 0));
-  train_bench_check_bits(&attn_method_reformer, &WITH(.rounds = 3, .chunk = 20, .leak = 1, .duplicates = DUP_REMOVED), problem(1, 3, 90, 9, 7, 1));
+  train_case_check_bits(&attn_method_reformer, &plain, train_case_problem(2, 2, 131, 16, 16, 0));
+  train_case_check_bits(&attn_method_reformer, &WITH(.rounds = 3, .chunk = 20, .leak = 1, .duplicates = DUP_REMOVED), train_case_problem(1, 3, 90, 9, 7, 1));
 }
 
 int main(void) {

@@ -14,7 +14,7 @@
 #include "kernels/core/rng.h"
 #include "kernels/micro/micro.h"
 #include "tests/support/attn_case.h"
-#include "tests/support/train_bench.h"
+#include "tests/support/train_case.h"
 
 /* How often row i of head ih meets key j, and where: the blocks of keys that its block lists before that of j. */
 typedef struct meeting {
@@ -142,19 +142,19 @@ static void test_window__shifted_sequence__shifted_rows(void **state) {
 /* --- training ----------------------------------------------------------------------------------------------------- */
 
 /* Weights as often as keys are met, each time with the dropout of its place. */
-static void reference(const train_bench *x, void *ctx) {
+static void reference(train_case *x, int fresh) {
   const attn_problem *pb = &x->pb;
   const int64_t n = pb->nk, h = pb->h, block = x->m == &attn_method_longformer ? 64 : ((const bigbird_params *)x->params)->block;
   double *z = calloc((size_t)n, sizeof *z);
   assert_non_null(z);
-  (void)ctx;
+  (void)fresh;
   for (int64_t row = 0; row < pb->b * h * n; row++) {
     const int64_t ib = row / (h * n), ih = row / n % h, i = row % n;
     const attn_drop dr = attn_drop_make(x->drop, attn_hash(x->key, (uint64_t)ib, (uint64_t)ih));
-    const double *q = x->ref[TB_Q] + train_bench_at(x, TB_Q, ib, ih, i);
-    double *out = x->ref[TB_OUT] + train_bench_at(x, TB_OUT, ib, ih, i), top = -INFINITY, sum = 0;
+    const double *q = train_case_row(x, TRAIN_Q, ib, ih, i);
+    double *out = train_case_row(x, TRAIN_OUT, ib, ih, i), top = -INFINITY, sum = 0;
     for (int64_t j = 0; j < n; j++) {
-      const double *k = x->ref[TB_K] + train_bench_at(x, TB_K, ib, ih, j);
+      const double *k = train_case_row(x, TRAIN_K, ib, ih, j);
       z[j] = 0;
       for (int64_t t = 0; t < pb->d; t++) z[j] += (double)pb->scale * q[t] * k[t];
       if ((x->mask && !x->mask[ib * n + j]) || !meet(x->m, x->params, pb, ih, i, j).times) z[j] = -INFINITY;
@@ -167,7 +167,7 @@ static void reference(const train_bench *x, void *ctx) {
       in_block += !x->mask || x->mask[ib * n + j];
       if (z[j] == -INFINITY) continue;
       const meeting m = meet(x->m, x->params, pb, ih, i, j);
-      const double *v = x->ref[TB_V] + train_bench_at(x, TB_V, ib, ih, j);
+      const double *v = train_case_row(x, TRAIN_V, ib, ih, j);
       for (int e = 0; e < m.times; e++) {
         const double w = exp(z[j] - top);
         sum += w;
@@ -179,36 +179,32 @@ static void reference(const train_bench *x, void *ctx) {
   free(z);
 }
 
-static attn_problem problem(int64_t b, int64_t h, int64_t n, int64_t d, int64_t dv, int causal) {
-  return (attn_problem){.b = b, .h = h, .hkv = h, .nq = n, .nk = n, .d = d, .dv = dv, .scale = (float)(1.0 / sqrt((double)d)), .causal = causal, .threads = 2, .seed = 77};
-}
-
 static void check_training(const attn_method *m, const void *params, attn_problem pb, int way) {
-  train_bench x;
-  train_bench_new(&x, m, params, pb, way & 1 ? 0.3f : 0.0f, way >> 1 & 1);
-  train_bench_check_forward(&x, reference, NULL, 2e-5);
-  train_bench_check_gradients(&x, reference, NULL, 2, 3e-5);
-  train_bench_free(&x);
+  train_case x = train_case_new(m, params, pb, way & 1 ? 0.3f : 0.0f, way >> 1 & 1, 1.0);
+  x.reference = reference;
+  train_case_check_forward(&x, 2e-5);
+  train_case_check_backward(&x, 2, 3e-5, 1e-4);
+  train_case_free(&x);
 }
 static void test_training__every_form__matches_double_and_its_slopes(void **state) {
   (void)state;
   for (int form = 0; form < FORMS; form++) {
-    check_training(&attn_method_longformer, windows + form, problem(1, 1, 90, 9, 7, form & 1), form);
-    check_training(&attn_method_bigbird, birds + form, problem(1, 2, 97, 8, 8, form / 2 & 1), form);
-    check_training(&attn_method_bigbird, birds + form, problem(2, 1, 33, 5, 3, 0), form + 1);
+    check_training(&attn_method_longformer, windows + form, train_case_problem(1, 1, 90, 9, 7, form & 1), form);
+    check_training(&attn_method_bigbird, birds + form, train_case_problem(1, 2, 97, 8, 8, form / 2 & 1), form);
+    check_training(&attn_method_bigbird, birds + form, train_case_problem(2, 1, 33, 5, 3, 0), form + 1);
   }
 }
 static void test_training__threads_keys_and_the_method__bits(void **state) {
   (void)state;
-  train_bench_check_bits(&attn_method_longformer, &(longformer_params){.window = 20, .global = 2}, problem(2, 2, 131, 16, 16, 0));
-  train_bench_check_bits(&attn_method_bigbird, &(bigbird_params){.block = 12, .random = 2, .duplicates = 1}, problem(1, 3, 131, 9, 7, 0));
+  train_case_check_bits(&attn_method_longformer, &(longformer_params){.window = 20, .global = 2}, train_case_problem(2, 2, 131, 16, 16, 0));
+  train_case_check_bits(&attn_method_bigbird, &(bigbird_params){.block = 12, .random = 2, .duplicates = 1}, train_case_problem(1, 3, 131, 9, 7, 0));
 }
 
 /* The last rows draw their neighbours in the form of the original, and then count them twice; that the reference above agrees is only
  * telling if it happens. */
 static void test_duplicates__counted__happen(void **state) {
   (void)state;
-  const attn_problem pb = problem(1, 2, 97, 8, 8, 0);
+  const attn_problem pb = train_case_problem(1, 2, 97, 8, 8, 0);
   int twice = 0, otherwise = 0;
   for (int64_t i = 0; i < 97; i++)
     for (int64_t j = 0; j < 97; j++) {
