@@ -107,28 +107,6 @@ static compare_finding judge_times(const compare_side *base, const compare_cell 
 
 /* ---- Accuracy. */
 
-/* Marks of the items of both sides. *whole: both sides judged the same items; pairs->n = 0: some marks are no hits or misses. */
-static size_t match_items(const compare_cell *b, const compare_cell *n, double *before, double *after, stats_pairs *pairs, int *whole) {
-  size_t i = 0, k = 0, m = 0;
-  int hits = 1;
-  *pairs = (stats_pairs){0};
-  while (i < b->n_items && k < n->n_items) {
-    const int64_t x = b->item[i].item, y = n->item[k].item;
-    if (x < y) i++;
-    else if (y < x) k++;
-    else {
-      after[m] = n->item[k++].mark, before[m] = b->item[i++].mark;
-      hits &= (after[m] == 0.0 || after[m] == 1.0) && (before[m] == 0.0 || before[m] == 1.0);
-      pairs->only_a += after[m] > before[m];
-      pairs->only_b += before[m] > after[m];
-      m++;
-    }
-  }
-  pairs->n = hits ? (int64_t)m : 0;
-  *whole = m == b->n_items && m == n->n_items;
-  return m;
-}
-
 /* Difference of two accuracies whose items are not known to be the same, from their own intervals (Newcombe 1998, method 10). */
 static stats_interval unpaired(stats_interval now, stats_interval base) {
   const double d = now.value - base.value;
@@ -144,20 +122,16 @@ static int judge_accuracy(const compare_side *base, const compare_cell *b, const
   const stats_interval before = accuracy_of(base, b), after = accuracy_of(now, n);
   *f = not_judged(before.value, after.value, NULL);
   if (!isfinite(before.value) || !isfinite(after.value)) return ICE_OK;
-  const size_t room = (b->n_items < n->n_items ? b->n_items : n->n_items) + 1;
-  double *x = malloc(2 * room * sizeof *x), *y = x ? x + room : NULL;
-  if (!x) return ice_fail(e, ICE_INTERNAL, "out of memory for predictions");
-  stats_pairs pairs;
-  int whole;
-  const size_t m = match_items(b, n, x, y, &pairs, &whole);
+  items_common common;
+  ICE_TRY(items_match(&n->items, &b->items, &common, e));
   f->gate = gate;
-  if (m && whole) {
-    f->change = stats_difference_bootstrap(y, x, m, SEED);
-    f->p = pairs.n ? stats_mcnemar(pairs) : (double)NAN;
-    f->detectable = stats_detectable_difference(pairs);
+  if (common.n && common.whole) {
+    f->change = stats_difference_bootstrap(common.a, common.b, common.n, SEED);
+    f->p = common.hits ? stats_mcnemar(common.count) : (double)NAN;
+    f->detectable = common.hits ? stats_detectable_difference(common.count) : (double)NAN;
   } else
     f->change = unpaired(after, before);
-  free(x);
+  items_common_free(&common);
   const stats_interval drop = {-f->change.value, -f->change.hi, -f->change.lo};
   f->verdict = judge(drop, -gate, gate);
   if (!isfinite(f->change.lo)) f->why = "fewer than 6 examples";

@@ -1,7 +1,6 @@
 /* compare_side.c - see compare_side.h */
 #include "harness/compare_side.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -86,8 +85,7 @@ static const char rows_sql[] =
     " (SELECT value FROM metric t WHERE t.cell_id = a.id AND t.name = 'twin_instructions') AS twin_instructions,"
     " (SELECT group_concat(ns, ' ') FROM (SELECT ns FROM sample s WHERE s.cell_id = a.id AND s.method = a.method AND s.phase = 'attention'"
     "   ORDER BY round)) AS samples,"
-    " (SELECT hex(data) FROM prediction p WHERE p.cell_id = a.id) AS predictions,"
-    " (SELECT group_concat(item || ' ' || mark, ' ') FROM answer w WHERE w.cell_id = a.id AND mark IS NOT NULL) AS marks "
+    " " ITEMS_COLUMNS("a.id") " "
     "FROM attempt a JOIN build b ON b.id = a.build_id JOIN machine k ON k.id = a.machine_id LEFT JOIN metrics m ON m.cell_id = a.id "
     "WHERE (?1 = '' OR substr(b.git_commit, 1, length(?1)) = ?1) AND (?2 = '' OR a.experiment = ?2) "
     "AND a.experiment <> 'bench-gate' " /* its rows are ratios of two sides already */
@@ -158,7 +156,7 @@ static int check_digest(const compare_side *s, store *db, int row, ice_err *e) {
   return strcmp(stored, now) ? contradiction(s, row, e, "it does not fit its digest") : ICE_OK;
 }
 
-/* ---- Samples and predictions. */
+/* ---- Samples. */
 
 static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory for the cells of a comparison"); }
 
@@ -191,46 +189,6 @@ static int add_run(const compare_side *s, compare_cell *c, int row, ice_err *e) 
   return rc;
 }
 
-static int by_item(const void *a, const void *b) {
-  const int64_t x = ((const compare_item *)a)->item, y = ((const compare_item *)b)->item;
-  return (x > y) - (x < y);
-}
-
-static uint32_t hex_word(const char *text) { /* 8 digits of 4 bytes, little-endian */
-  uint32_t v = 0;
-  for (int byte = 3; byte >= 0; byte--)
-    for (int k = 0; k < 2; k++) {
-      const char digit = text[2 * byte + k];
-      v = v << 4 | (uint32_t)(isdigit((unsigned char)digit) ? digit - '0' : digit - 'A' + 10);
-    }
-  return v;
-}
-
-/* Marks of answers in words: "item mark item mark ...". */
-static int read_marks(const compare_side *s, compare_cell *c, ice_err *e) {
-  const char *text = report_rows_text(&s->rows, c->row, "marks");
-  if (!text) return ICE_OK;
-  if (!(c->item = malloc((strlen(text) / 4 + 1) * sizeof *c->item))) return no_memory(e);
-  for (char *end = NULL; *text; text = end + (*end == ' ')) {
-    const int64_t item = strtoll(text, &end, 10);
-    c->item[c->n_items++] = (compare_item){item, strtod(end, &end)};
-  }
-  qsort(c->item, c->n_items, sizeof *c->item, by_item);
-  return ICE_OK;
-}
-
-static int read_predictions(const compare_side *s, compare_cell *c, ice_err *e) {
-  const char *text = report_rows_text(&s->rows, c->row, "predictions");
-  const size_t n = text ? strlen(text) / 24 : 0; /* (item, expected, predicted) of 4 bytes each */
-  if (!n) return read_marks(s, c, e);
-  if (!(c->item = malloc(n * sizeof *c->item))) return no_memory(e);
-  for (size_t i = 0; i < n; i++)
-    c->item[i] = (compare_item){(int32_t)hex_word(text + 24 * i), hex_word(text + 24 * i + 8) == hex_word(text + 24 * i + 16)};
-  qsort(c->item, n, sizeof *c->item, by_item);
-  c->n_items = n;
-  return ICE_OK;
-}
-
 /* Rows [from, to) are of one cell, the last of them counts. */
 static int read_cell(compare_side *s, store *db, int from, int to, ice_err *e) {
   compare_cell *c = s->cell + s->n++;
@@ -245,7 +203,7 @@ static int read_cell(compare_side *s, store *db, int from, int to, ice_err *e) {
     ICE_TRY(check_digest(s, db, row, e));
     if (repetition) ICE_TRY(add_run(s, c, row, e));
   }
-  return read_predictions(s, c, e);
+  return items_read(report_rows_text(r, c->row, "predictions"), report_rows_text(r, c->row, "marks"), &c->items, e);
 }
 
 static int read_cells(compare_side *s, store *db, ice_err *e) {
@@ -284,7 +242,7 @@ void compare_side_free(compare_side *s) {
     free(s->cell[i].identity);
     free(s->cell[i].ns);
     free(s->cell[i].runs);
-    free(s->cell[i].item);
+    items_free(&s->cell[i].items);
   }
   free(s->cell);
   report_rows_free(&s->rows);

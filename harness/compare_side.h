@@ -4,14 +4,9 @@
 
 #include <stdio.h>
 
+#include "harness/items.h"
 #include "harness/report_rows.h"
-#include "harness/stats_tests.h"
 #include "harness/store.h"
-
-typedef struct compare_item { /* how an example was marked: 1 or 0, or something between */
-  int64_t item;
-  double mark;
-} compare_item;
 
 typedef struct compare_cell {
   int row;               /* of the side's rows: the one that counts                        */
@@ -19,8 +14,7 @@ typedef struct compare_cell {
   double *ns;            /* samples of the attention time, run after run; owned             */
   size_t *runs;          /* [n_runs] samples of each run; owned                             */
   size_t n_runs, n_ns;
-  struct compare_item *item; /* [n_items], by item; owned                                    */
-  size_t n_items;
+  items items;           /* how its examples were marked; owned                             */
 } compare_cell;
 
 typedef struct compare_side {
