@@ -54,6 +54,8 @@ const cli_verb cli_verb_report = {
             "One row per cell: accuracy, attention time, speed-up against both baselines, error, memory; a cell without a\n"
             "result says why. md, latex and html are for people and carry a legend; csv and json carry every column of the\n"
             "view `results`. Without --experiment all experiments are reported.\n"
+            "Accuracies of a table are compared in pairs on the examples that both rows were asked: exact test of McNemar, p-values\n"
+            "adjusted (Holm) for the number of pairs, ties named as ties, with the difference that would have been detected.\n"
             "A table whose finished rows come from several builds or machines, or of which some are partial (run --limit), is\n"
             "refused unless --allow-mixed is given: its numbers may differ for reasons that the columns do not show.\n"
             "--against paper gives instead every published value (results/paper/) with ours, the ratio, and a verdict:\n"

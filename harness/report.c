@@ -3,17 +3,15 @@
  * judged stands in its note, what a column means in one legend at the end. */
 #include "harness/report.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "harness/config_shape.h"
-#include "harness/number.h"
-#include "harness/registry/registry.h"
+#include "harness/report_pairs.h"
+#include "harness/report_records.h"
 #include "harness/report_rows.h"
 #include "harness/report_table.h"
-#include "kernels/core/alloc.h"
 
 const char *const report_formats[] = {"md", "csv", "json", "latex", "html", NULL};
 
@@ -57,65 +55,27 @@ static const char *text(const place *p, const char *column) {
   return v ? v : "";
 }
 
-static void put(const place *p, int column, int decimals, double v) {
-  if (isfinite(v)) report_table_set(p->t, p->at, column, "%.*f", decimals, v);
-}
-static void put_interval(const place *p, int column, int decimals, double v, double lo, double hi) {
-  if (!isfinite(lo) || !isfinite(hi)) put(p, column, decimals, v);
-  else if (isfinite(v)) report_table_set(p->t, p->at, column, "%.*f [%.*f, %.*f]", decimals, v, decimals, lo, decimals, hi);
+static void put(const place *p, int column, int decimals, double v) { report_table_number(p->t, p->at, column, decimals, v); }
+/* A metric with its interval, counted in `unit`. */
+static void put_metric(const place *p, int column, int decimals, const char *name, double unit) {
+  char lo[64], hi[64];
+  (void)snprintf(lo, sizeof lo, "%s_lo", name);
+  (void)snprintf(hi, sizeof hi, "%s_hi", name);
+  report_table_interval(p->t, p->at, column, decimals, 0, (stats_interval){value(p, name) / unit, value(p, lo) / unit, value(p, hi) / unit});
 }
 /* Errors: three digits whatever their size. */
 static void put_error(const place *p, int column, double v) {
   if (v == 0) report_table_set(p->t, p->at, column, "0");
   else if (isfinite(v)) report_table_set(p->t, p->at, column, fabs(v) < 1e-3 ? "%.2e" : "%#.3g", v);
+  p->t->number[p->at * COLUMNS + column] = v;
 }
 static int decimals_of(double v) { return v < 10 ? 2 : v < 100 ? 1 : 0; }
 
-static void put_speedup(const place *p, int column, const char *name) {
-  char lo[64], hi[64];
-  const double v = value(p, name);
-  (void)snprintf(lo, sizeof lo, "%s_lo", name);
-  (void)snprintf(hi, sizeof hi, "%s_hi", name);
-  put_interval(p, column, decimals_of(v), v, value(p, lo), value(p, hi));
-}
-
-static int same_value(const json_t *a, const json_t *b) {
-  return json_is_number(a) && json_is_number(b) ? json_number_value(a) == json_number_value(b) : json_equal(a, b);
-}
-static void print_value(FILE *f, const json_t *v) {
-  char real[40];
-  number_print(json_number_value(v), real, sizeof real);
-  if (json_is_integer(v)) (void)fprintf(f, "%lld", (long long)json_integer_value(v));
-  else (void)fputs(json_is_string(v) ? json_string_value(v) : real, f);
-}
-
-/* "k=16 levels=2": k, and what differs from the defaults; all of it for a method we do not know. */
 static void put_params(const place *p) {
-  const attn_method *m = NULL;
-  for (int i = 0; registry_methods[i]; i++)
-    if (!strcmp(registry_methods[i]->name, text(p, "method"))) m = registry_methods[i];
-  void *plain = m ? registry_defaults(m) : NULL;
-  char *defaults = plain ? registry_params_json(m, plain) : NULL, *out = NULL;
-  size_t n = 0;
-  FILE *f = open_memstream(&out, &n);
-  json_t *ours = json_loads(text(p, "params"), 0, NULL), *theirs = json_loads(defaults ? defaults : "{}", 0, NULL), *v;
-  const char *key, *between = "";
-  if (f) {
-    json_object_foreach(ours, key, v) {
-      if (same_value(v, json_object_get(theirs, key)) && strcmp(key, "k")) continue;
-      (void)fprintf(f, "%s%s=", between, key);
-      print_value(f, v);
-      between = " ";
-    }
-    (void)fclose(f);
-  }
-  if (out) report_table_set(p->t, p->at, PARAMETERS, "%s", out);
+  char *params = report_rows_params(p->r, p->row);
+  if (params) report_table_set(p->t, p->at, PARAMETERS, "%s", params);
   else p->t->failed = 1;
-  free(out);
-  json_decref(ours);
-  json_decref(theirs);
-  free(defaults);
-  attn_free(plain);
+  free(params);
 }
 
 /* --- groups --------------------------------------------------------------------------------------------------------- */
@@ -187,12 +147,11 @@ static void fill(const group *g, report_table *t) {
     if (length) report_table_set(t, p.at, LENGTH, "%s", text(&p, "length"));
     if (seeds) report_table_set(t, p.at, SEED, "%s", text(&p, "seed"));
     if (examples && *text(&p, "examples")) report_table_set(t, p.at, EXAMPLES, "%s", text(&p, "examples"));
-    put_interval(&p, ACCURACY, 4, value(&p, "accuracy"), value(&p, "accuracy_lo"), value(&p, "accuracy_hi"));
+    put_metric(&p, ACCURACY, 4, "accuracy", 1);
     put(&p, RETENTION, 4, value(&p, "retention"));
-    put_interval(&p, ATTENTION, g->time_decimals, value(&p, "attention_ns") / g->unit, value(&p, "attention_ns_lo") / g->unit,
-                 value(&p, "attention_ns_hi") / g->unit);
-    put_speedup(&p, X_VANILLA, "speedup_vanilla");
-    put_speedup(&p, X_DENSE, "speedup_dense");
+    put_metric(&p, ATTENTION, g->time_decimals, "attention_ns", g->unit);
+    put_metric(&p, X_VANILLA, decimals_of(value(&p, "speedup_vanilla")), "speedup_vanilla", 1);
+    put_metric(&p, X_DENSE, decimals_of(value(&p, "speedup_dense")), "speedup_dense", 1);
     put_error(&p, L2, value(&p, "l2_error"));
     put_error(&p, REL_L2, value(&p, "rel_l2_error"));
     put(&p, MASS, 4, value(&p, "mass"));
@@ -298,111 +257,43 @@ static void print_settings(const report_rows *r, const report_options *o, FILE *
   }
 }
 
-static int print_for_people(const report_rows *r, const report_options *o, FILE *f, ice_err *e) {
-  int used[COLUMNS] = {0};
+static int print_for_people(const report_rows *r, const report_pairs *pairs, const report_options *o, FILE *f, ice_err *e) {
+  int used[COLUMNS] = {0}, used_of_pairs[PAIRS_COLUMNS] = {0};
   report_document_start(f, o->format);
   for (int from = 0, to; from < r->n; from = to) {
-    group g = {.r = r, .from = from};
-    for (to = from + 1; to < r->n && report_rows_same_group(r, from, to);) to++;
-    g.to = to;
+    to = report_rows_group_end(r, from);
+    group g = {.r = r, .from = from, .to = to};
     ICE_TRY(print_group(&g, o, used, f, e));
+    ICE_TRY(report_pairs_print(r, pairs, from, to, o, used_of_pairs, f, e));
   }
   report_list_start(f, o->format);
   for (int c = 0; c < COLUMNS; c++)
     if (used[c]) report_list_item(f, o->format, columns[c].head, columns[c].legend);
+  report_pairs_legend(used_of_pairs, o, f);
   print_settings(r, o, f);
   report_list_end(f, o->format);
   report_document_end(f, o->format);
   return ICE_OK;
 }
 
-/* --- csv and json --------------------------------------------------------------------------------------------------- */
-
-static void print_csv(const report_rows *r, FILE *f) {
-  for (int i = -1; i < r->n; i++)
-    for (int c = 0; c < r->columns; c++) {
-      const char *v = i < 0 ? r->name[c] : r->cell[(size_t)i * (size_t)r->columns + (size_t)c];
-      const int quote = v && strpbrk(v, ",\"\n\r");
-      if (quote) (void)fputc('"', f);
-      for (const char *p = v ? v : ""; *p; p++) {
-        if (*p == '"') (void)fputc('"', f);
-        (void)fputc(*p, f);
-      }
-      if (quote) (void)fputc('"', f);
-      (void)fputc(c + 1 < r->columns ? ',' : '\n', f);
-    }
-}
-
-/* Columns that stay text even when they look like numbers. */
-static int is_text(const char *column) {
-  static const char *const names[] = {"experiment", "task", "model", "method", "seed", "isa", "status", "reason", "label",
-                                      "git_commit", "machine", "blas", "created_utc", "method_version", "data_hash", "model_hash",
-                                      "machine_id", "caches", "os", "compiler", "variant", NULL};
-  for (int i = 0; names[i]; i++)
-    if (!strcmp(names[i], column)) return 1;
-  return 0;
-}
-
-/* A string, whatever the bytes. */
-static json_t *json_text(const char *v) {
-  json_t *s = json_string(v);
-  if (s) return s;
-  char *out = NULL; /* no UTF-8 */
-  size_t n = 0;
-  FILE *f = open_memstream(&out, &n);
-  if (f) {
-    report_text(f, REPORT_JSON, v);
-    (void)fclose(f);
-    s = out ? json_string(out) : NULL;
-  }
-  free(out);
-  return s;
-}
-
-static json_t *json_value(const char *column, const char *v) {
-  int64_t whole;
-  double real;
-  json_t *params;
-  if (!v) return json_null();
-  if (!strcmp(column, "params") && (params = json_loads(v, 0, NULL))) return params;
-  if (!is_text(column) && number_int(v, INT64_MIN, INT64_MAX, &whole)) return json_integer(whole);
-  if (!is_text(column) && number_real(v, -1e300, 1e300, &real)) return json_real(real);
-  return json_text(v);
-}
-
-static int print_json(const report_rows *r, FILE *f, ice_err *e) {
-  json_t *all = json_array();
-  int failed = !all;
-  for (int i = 0; i < r->n && !failed; i++) {
-    json_t *row = json_object();
-    for (int c = 0; c < r->columns; c++)
-      failed |= json_object_set_new(row, r->name[c], json_value(r->name[c], r->cell[(size_t)i * (size_t)r->columns + (size_t)c])) != 0;
-    failed |= json_array_append_new(all, row) != 0;
-  }
-  if (!failed) failed = json_dumpf(all, f, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) != 0;
-  (void)fputc('\n', f);
-  json_decref(all);
-  return failed ? ice_fail(e, ICE_INTERNAL, "the report could not be written") : ICE_OK;
-}
-
 /* --- all of it ------------------------------------------------------------------------------------------------------ */
 
-static int print(report_rows *r, const report_options *o, FILE *f, ice_err *e) {
-  if (r->n == 0) {
-    if (o->experiment) return ice_fail(e, ICE_NO_VERDICT, "no results of experiment '%s' in the database; icebench run makes them", o->experiment);
-    return ice_fail(e, ICE_NO_VERDICT, "no results in the database; icebench run makes them");
-  }
-  const int data = o->format == REPORT_CSV || o->format == REPORT_JSON;
-  if (o->format == REPORT_JSON) return print_json(r, f, e);
-  if (!data) return print_for_people(r, o, f, e);
-  print_csv(r, f);
-  return ICE_OK;
+static int print(store *s, const report_rows *r, const report_options *o, FILE *f, ice_err *e) {
+  report_pairs pairs;
+  if (o->format == REPORT_CSV) return report_records_csv(r, f), ICE_OK;
+  int rc = report_pairs_read(s, r, &pairs, e);
+  if (rc == ICE_OK) rc = o->format == REPORT_JSON ? report_records_json(r, &pairs, f, e) : print_for_people(r, &pairs, o, f, e);
+  report_pairs_free(&pairs);
+  return rc;
 }
 
 int report_write(store *s, const report_options *o, FILE *f, ice_err *e) {
   report_rows r;
   int rc = report_rows_read(s, o->experiment, &r, e);
-  if (rc == ICE_OK) rc = print(&r, o, f, e);
+  if (rc == ICE_OK && r.n == 0 && o->experiment)
+    rc = ice_fail(e, ICE_NO_VERDICT, "no results of experiment '%s' in the database; icebench run makes them", o->experiment);
+  else if (rc == ICE_OK && r.n == 0) rc = ice_fail(e, ICE_NO_VERDICT, "no results in the database; icebench run makes them");
+  if (rc == ICE_OK) rc = print(s, &r, o, f, e);
   report_rows_free(&r);
   return rc;
 }

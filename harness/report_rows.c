@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/number.h"
 #include "harness/registry/registry.h"
+#include "kernels/core/alloc.h"
 
 static int out_of_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory for the rows of the report"); }
 
@@ -95,6 +97,43 @@ int report_rows_distinct(const report_rows *r, int from, int to, const char *col
   return n;
 }
 
+/* --- parameters ----------------------------------------------------------------------------------------------------- */
+
+static int same_value(const json_t *a, const json_t *b) {
+  return json_is_number(a) && json_is_number(b) ? json_number_value(a) == json_number_value(b) : json_equal(a, b);
+}
+static void print_value(FILE *f, const json_t *v) {
+  char real[40];
+  number_print(json_number_value(v), real, sizeof real);
+  if (json_is_integer(v)) (void)fprintf(f, "%lld", (long long)json_integer_value(v));
+  else (void)fputs(json_is_string(v) ? json_string_value(v) : real, f);
+}
+
+char *report_rows_params(const report_rows *r, int row) {
+  const char *method = report_rows_text(r, row, "method"), *params = report_rows_text(r, row, "params");
+  const attn_method *m = registry_methods[report_rows_rank(method ? method : "")];
+  void *plain = m ? registry_defaults(m) : NULL;
+  char *defaults = plain ? registry_params_json(m, plain) : NULL, *out = NULL;
+  size_t n = 0;
+  FILE *f = open_memstream(&out, &n);
+  json_t *ours = json_loads(params ? params : "", 0, NULL), *theirs = json_loads(defaults ? defaults : "{}", 0, NULL), *v;
+  const char *key, *between = "";
+  if (f) {
+    json_object_foreach(ours, key, v) {
+      if (same_value(v, json_object_get(theirs, key)) && strcmp(key, "k")) continue;
+      (void)fprintf(f, "%s%s=", between, key);
+      print_value(f, v);
+      between = " ";
+    }
+    (void)fclose(f);
+  }
+  json_decref(ours);
+  json_decref(theirs);
+  free(defaults);
+  attn_free(plain);
+  return out;
+}
+
 /* --- order ---------------------------------------------------------------------------------------------------------- */
 
 static const char *const group[] = {"experiment", "task", "model", "threads", "isa", "machine_id"};
@@ -112,10 +151,16 @@ static int compare_column(const report_rows *r, int a, int b, const char *column
   return compare_text(report_rows_text(r, a, column), report_rows_text(r, b, column));
 }
 
-int report_rows_same_group(const report_rows *r, int a, int b) {
+static int same_group(const report_rows *r, int a, int b) {
   for (size_t i = 0; i < sizeof group / sizeof *group; i++)
     if (compare_column(r, a, b, group[i])) return 0;
   return 1;
+}
+
+int report_rows_group_end(const report_rows *r, int from) {
+  int to = from + 1;
+  while (to < r->n && same_group(r, from, to)) to++;
+  return to;
 }
 
 int report_rows_rank(const char *name) {

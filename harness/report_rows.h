@@ -23,10 +23,13 @@ void report_rows_free(report_rows *r);
 const char *report_rows_text(const report_rows *r, int row, const char *column);
 /** The same as a number; NAN when unknown. */
 double report_rows_value(const report_rows *r, int row, const char *column);
-/** 1 when both rows belong into one table: same experiment, task, model, threads, instruction set, machine. */
-int report_rows_same_group(const report_rows *r, int a, int b);
+/** Rows [from, this) belong into one table: same experiment, task, model, threads, instruction set, machine. */
+int report_rows_group_end(const report_rows *r, int from);
 /** Place of a method in the registry; methods that are not in it come last. */
 int report_rows_rank(const char *method);
+/** "k=16 levels=2": k, and what differs from the method's defaults; all of it for a method that is not in the registry. Owned by
+ *  the caller; NULL when out of memory. */
+char *report_rows_params(const report_rows *r, int row);
 /** Number of different known texts of a column in rows [from, to), counted up to REPORT_DISTINCT. With out: "a, b", or
  *  "a, b, c, d, ..." where there are more. */
 enum { REPORT_DISTINCT = 5 };

@@ -1,6 +1,7 @@
 /* report_table.c - see report_table.h */
 #include "harness/report_table.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,14 +103,18 @@ void report_document_end(FILE *f, report_format format) {
 
 int report_table_create(report_table *t, const report_column *column, int columns, int rows, ice_err *e) {
   *t = (report_table){.columns = columns, .rows = rows, .column = column};
-  t->cell = calloc((size_t)rows * (size_t)columns + 1, sizeof *t->cell);
-  return t->cell ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a table");
+  const size_t cells = (size_t)rows * (size_t)columns;
+  t->cell = calloc(cells + 1, sizeof *t->cell);
+  t->number = malloc((cells + 1) * sizeof *t->number);
+  for (size_t i = 0; t->number && i < cells; i++) t->number[i] = NAN;
+  return t->cell && t->number ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a table");
 }
 
 void report_table_free(report_table *t) {
   for (int i = 0; t->cell && i < t->rows * t->columns; i++) free(t->cell[i]);
   free((void *)t->cell);
-  t->cell = NULL;
+  free(t->number);
+  t->cell = NULL, t->number = NULL;
 }
 
 void report_table_set(report_table *t, int row, int column, const char *fmt, ...) {
@@ -119,6 +124,20 @@ void report_table_set(report_table *t, int row, int column, const char *fmt, ...
   free(*cell);
   if (vasprintf(cell, fmt, ap) < 0) *cell = NULL, t->failed = 1;
   va_end(ap);
+}
+
+void report_table_number(report_table *t, int row, int column, int decimals, double v) {
+  report_table_interval(t, row, column, decimals, 0, (stats_interval){v, NAN, NAN});
+}
+
+void report_table_interval(report_table *t, int row, int column, int decimals, char sign, stats_interval v) {
+  char text[3][400];
+  const double part[] = {v.value, v.lo, v.hi};
+  if (!isfinite(v.value)) return;
+  for (int i = 0; i < 3; i++) (void)snprintf(text[i], sizeof text[i], sign == '+' ? "%+.*f" : "%.*f", decimals, part[i]);
+  if (isfinite(v.lo) && isfinite(v.hi)) report_table_set(t, row, column, "%s [%s, %s]", text[0], text[1], text[2]);
+  else report_table_set(t, row, column, "%s", text[0]);
+  t->number[row * t->columns + column] = v.value;
 }
 
 static int has_values(const report_table *t, int column) {

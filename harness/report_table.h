@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "harness/report.h"
+#include "harness/stats.h"
 
 typedef struct report_column {
   const char *head, *legend;
@@ -16,7 +17,9 @@ typedef struct report_column {
 typedef struct report_table {
   int columns, rows, failed; /* failed: out of memory */
   const report_column *column;
-  char **cell; /* [rows * columns], owned; NULL = unknown */
+  char **cell;    /* [rows * columns], owned; NULL = unknown */
+  double *number; /* [rows * columns], owned: what a cell is sorted by; NAN: by its text */
+  const int *row_of; /* HTML: data-row of each row, the caller's; NULL: none */
 } report_table;
 
 /** A table without values. ICE_INTERNAL when out of memory; free it in any case. */
@@ -24,6 +27,10 @@ int report_table_create(report_table *t, const report_column *column, int column
 void report_table_free(report_table *t);
 /** Sets a cell; the text may be of any length. */
 void report_table_set(report_table *t, int row, int column, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/** Sets a cell to a number with so many decimals; an unknown (not finite) one is none. */
+void report_table_number(report_table *t, int row, int column, int decimals, double v);
+/** "0.40 [0.36, 0.44]", without brackets where the interval is unknown. sign '+': positive numbers have one, too; 0: they have none. */
+void report_table_interval(report_table *t, int row, int column, int decimals, char sign, stats_interval v);
 /** 1 when the column has a value, or belongs to one that has. */
 int report_table_used(const report_table *t, int column);
 /** Prints the columns in use. width > 0: a Markdown table wider than this is cut into several that repeat the first two

@@ -6,17 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/report_records.h"
 #include "harness/report_table.h"
 
 /* --- for people ------------------------------------------------------------------------------------------------------- */
 
-static void put_interval(report_table *t, int row, int column, int decimals, double v, double lo, double hi) {
-  if (!isfinite(v)) return;
-  if (isfinite(lo) && isfinite(hi)) report_table_set(t, row, column, "%.*f [%.*f, %.*f]", decimals, v, decimals, lo, decimals, hi);
-  else report_table_set(t, row, column, "%.*f", decimals, v);
-}
 static void put_times(report_table *t, int row, int column, stats_interval x) {
-  put_interval(t, row, column, x.value < 10 ? 2 : 1, x.value, x.lo, x.hi);
+  report_table_interval(t, row, column, x.value < 10 ? 2 : 1, 0, x);
+}
+static void put_ms(report_table *t, int row, int column, stats_interval ns) {
+  report_table_interval(t, row, column, 1, 0, (stats_interval){ns.value / 1e6, ns.lo / 1e6, ns.hi / 1e6});
 }
 
 enum { TASK, VANILLA_PADDED, VANILLA, SKIP, X_VANILLA, X_DENSE, TOGETHER, PUBLISHED_X, RETENTION, SHARE_COLUMNS };
@@ -38,14 +37,14 @@ static int print_shares(const paper_task task[PAPER_TASKS], const report_options
     const paper_task *p = task + i;
     if (p->on == p->task) report_table_set(&t, i, TASK, "%s", p->task);
     else report_table_set(&t, i, TASK, "%s (%s)", p->task, p->on);
-    put_interval(&t, i, VANILLA_PADDED, 1, p->vanilla_padded.value / 1e6, p->vanilla_padded.lo / 1e6, p->vanilla_padded.hi / 1e6);
-    put_interval(&t, i, VANILLA, 1, p->vanilla.value / 1e6, p->vanilla.lo / 1e6, p->vanilla.hi / 1e6);
+    put_ms(&t, i, VANILLA_PADDED, p->vanilla_padded);
+    put_ms(&t, i, VANILLA, p->vanilla);
     put_times(&t, i, SKIP, p->skip);
     put_times(&t, i, X_VANILLA, p->vanilla_x);
     put_times(&t, i, X_DENSE, p->dense_x);
     put_times(&t, i, TOGETHER, p->together);
-    if (isfinite(p->published)) report_table_set(&t, i, PUBLISHED_X, "%.1f", p->published);
-    put_interval(&t, i, RETENTION, 3, p->retention.value, p->retention.lo, p->retention.hi);
+    report_table_number(&t, i, PUBLISHED_X, 1, p->published);
+    report_table_interval(&t, i, RETENTION, 3, 0, p->retention);
   }
   if (rc == ICE_OK) {
     report_heading(f, o->format, "IceFormer's speed-up, and what it is made of");
@@ -84,10 +83,10 @@ static void put_verdict(const paper_verdict *v, report_table *t, int row) {
   report_table_set(t, row, MEASURE, "%s", measure_of(v->of));
   report_table_set(t, row, SOURCE, "%s", v->of->source);
   if (memory && isfinite(v->published)) report_table_set(t, row, PUBLISHED, "%+.2f GB", v->published);
-  else if (isfinite(v->published)) report_table_set(t, row, PUBLISHED, "%.*f", decimals, v->published);
+  else report_table_number(t, row, PUBLISHED, decimals, v->published);
   if (memory && isfinite(v->ours)) report_table_set(t, row, OURS, "%+.1f MiB", v->ours);
-  else put_interval(t, row, OURS, decimals, v->ours, v->lo, v->hi);
-  if (isfinite(v->ratio)) report_table_set(t, row, RATIO, "%.2f", v->ratio);
+  else report_table_interval(t, row, OURS, decimals, 0, (stats_interval){v->ours, v->lo, v->hi});
+  report_table_number(t, row, RATIO, 2, v->ratio);
   report_table_set(t, row, VERDICT, "%s", paper_outcome_text(v->outcome));
   if (v->partial) report_table_set(t, row, NOTE, "partial: %lld examples%s%s", (long long)v->examples, *v->why ? "; " : "", v->why);
   else if (*v->why) report_table_set(t, row, NOTE, "%s", v->why);
@@ -139,12 +138,10 @@ static int print_for_people(const report_paper *p, const paper_verdict *v, const
 
 /* --- records ---------------------------------------------------------------------------------------------------------- */
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 static json_t *record(const paper_verdict *v) {
   return json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:b, s:s}", "task", v->of->task, "method", v->of->method,
-                   "model", v->of->model, "compared", measure_of(v->of), "published", number(v->published), "reading_error", v->of->error,
-                   "ours", number(v->ours), "ours_lo", number(v->lo), "ours_hi", number(v->hi), "ratio", number(v->ratio), "verdict",
+                   "model", v->of->model, "compared", measure_of(v->of), "published", report_record_number(v->published), "reading_error", v->of->error,
+                   "ours", report_record_number(v->ours), "ours_lo", report_record_number(v->lo), "ours_hi", report_record_number(v->hi), "ratio", report_record_number(v->ratio), "verdict",
                    paper_outcome_text(v->outcome), "note", v->why, "examples", (json_int_t)v->examples, "partial", v->partial, "source",
                    v->of->source);
 }
@@ -153,14 +150,7 @@ static void print_field(FILE *f, const json_t *v) {
   if (json_is_integer(v)) (void)fprintf(f, "%lld", (long long)json_integer_value(v));
   if (json_is_real(v)) (void)fprintf(f, "%.6g", json_real_value(v));
   if (json_is_boolean(v)) (void)fputs(json_is_true(v) ? "1" : "0", f);
-  const char *text = json_string_value(v);
-  const int quote = text && strpbrk(text, ",\"\n\r");
-  if (quote) (void)fputc('"', f);
-  for (; text && *text; text++) {
-    if (*text == '"') (void)fputc('"', f);
-    (void)fputc(*text, f);
-  }
-  if (quote) (void)fputc('"', f);
+  report_records_csv_field(f, json_string_value(v));
 }
 
 /* Objects that all have the same keys, in the same order. */

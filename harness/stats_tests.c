@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels/core/rng.h"
+
 static const double Z975 = 1.959963984540054, Z80 = 0.8416212335729143;
 
 /* ---- Paired hits. */
@@ -27,6 +29,44 @@ double stats_detectable_difference(stats_pairs p) {
 double stats_detectable_ratio(stats_interval ratio, double gate) {
   if (!(ratio.lo > 0.0 && ratio.hi >= ratio.lo)) return NAN;
   return (1.0 + gate) * exp((Z975 + Z80) * log(ratio.hi / ratio.lo) / (2.0 * Z975));
+}
+
+/* ---- Paired marks. */
+
+/* The sum of differences with the sign of bit i of `signs` for x[i], 64 a word. */
+static double flipped_sum(const double *x, size_t n, const uint64_t *signs) {
+  double sum = 0.0;
+  for (size_t i = 0; i < n; i++) sum += signs[i / 64] >> (i % 64) & 1 ? -x[i] : x[i];
+  return sum;
+}
+
+/* Share of assignments that are as extreme as `far`; x: the n differences that are not 0. */
+static double flip(const double *x, size_t n, double far, uint64_t *signs, attn_rng *rng) {
+  enum { RANDOM = 4999 };
+  const int all = n <= STATS_FLIPS;
+  const size_t tries = all ? (size_t)1 << n : RANDOM;
+  size_t extreme = 0;
+  for (size_t t = 0; t < tries; t++) {
+    for (size_t w = 0; w <= n / 64; w++) signs[w] = all ? t : attn_rng_u64(rng);
+    extreme += fabs(flipped_sum(x, n, signs)) >= far;
+  }
+  return all ? (double)extreme / (double)tries : (double)(extreme + 1) / (double)(tries + 1);
+}
+
+double stats_sign_flip(const double *a, const double *b, size_t n, uint64_t seed) {
+  double *x = n ? malloc(n * sizeof *x) : NULL, sum = 0.0;
+  uint64_t *signs = n ? malloc((n / 64 + 1) * sizeof *signs) : NULL;
+  size_t m = 0;
+  for (size_t i = 0; x && i < n; i++) {
+    if (a[i] != b[i]) x[m++] = a[i] - b[i];
+    sum += a[i] - b[i];
+  }
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, n);
+  const double p = x && signs && isfinite(sum) ? flip(x, m, fabs(sum) * (1.0 - 1e-12), signs, &rng) : NAN;
+  free(x);
+  free(signs);
+  return p;
 }
 
 /* ---- Mann-Whitney. */

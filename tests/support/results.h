@@ -21,6 +21,10 @@ typedef struct results_row {
   int64_t n;     /* 0: 1,032 */
   double recall; /* 0: unknown */
   int64_t length; /* 0: none; otherwise one timed input too */
+  const store_prediction *prediction;
+  int n_predictions;
+  const store_answer *answer;
+  int n_answers;
 } results_row;
 void results_put(store *s, const results_row *row);
 

@@ -206,8 +206,8 @@ static void test_json__every_column__null_for_unknown(void **state) {
   json_t *rows = json_loads(t, 0, NULL);
   assert_int_equal(json_array_size(rows), 2);
   const json_t *a = json_array_get(rows, 0), *b = json_array_get(rows, 1);
-  assert_int_equal(json_object_size(a), columns);
-  assert_int_equal(json_object_size(b), columns);
+  assert_int_equal(json_object_size(a), columns + 1); /* and the comparisons with others */
+  assert_int_equal(json_object_size(b), columns + 1);
   assert_string_equal(json_string_value(json_object_get(a, "experiment")), "\"quoted\"\n");
   assert_string_equal(json_string_value(json_object_get(b, "experiment")), "bad?");
   assert_int_equal(json_integer_value(json_object_get(json_object_get(a, "params"), "k")), 8);
@@ -225,6 +225,24 @@ static void test_csv__quotes_commas_newlines__quoted(void **state) {
   char *t = report(REPORT_CSV);
   has(t, "\n\"a,\"\"b\"\"\nc\",lra/listops,");
   has(t, ",\"{\"\"k\"\":8,\"\"x\"\":1}\",");
+  free(t);
+}
+
+static void test_csv__formulas__get_an_apostrophe(void **state) {
+  (void)state;
+  static const char *const formula[] = {"=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1"};
+  for (int i = 0; i < 6; i++) put(formula[i], "dense", "{}");
+  put("-5", "dense", "{}");
+  put("a=1", "dense", "{}");
+  char *t = report(REPORT_CSV);
+  has(t, "\n'=1+1,lra");
+  has(t, "\n'+cmd|' /C calc'!A0,lra");
+  has(t, "\n'-2+3,lra");
+  has(t, "\n'@SUM(1),lra");
+  has(t, "\n'\t=1,lra");
+  has(t, "\n\"'\r=1\",lra");
+  has(t, "\n-5,lra"); /* a number is no formula */
+  has(t, "\na=1,lra");
   free(t);
 }
 
@@ -314,6 +332,7 @@ int main(void) {
       TEST(test_times__unit__fits_the_fastest),
       TEST(test_json__every_column__null_for_unknown),
       TEST(test_csv__quotes_commas_newlines__quoted),
+      TEST(test_csv__formulas__get_an_apostrophe),
       TEST(test_html__hostile_names__escaped),
       TEST(test_latex__hostile_names__escaped),
       TEST(test_published__lengths__beside_rows_of_the_same_length),

@@ -224,6 +224,30 @@ static void test_mcnemar__counts__by_hand(void **state) {
   assert_true(isnan(stats_mcnemar((stats_pairs){10, -1, 2})));
 }
 
+static void test_sign_flip__marks__by_hand(void **state) {
+  (void)state;
+  const double zero[40] = {0}, a[3] = {0.5, 0.25, 0.125}, b[4] = {0.3, -0.3, 0.3, 0.3}, c[4] = {4, 1, 1, -1};
+  near(stats_sign_flip(a, zero, 3, 1), 2.0 / 8, 0);  /* all of one sign: +++ and --- of 8 */
+  near(stats_sign_flip(zero, a, 3, 1), 2.0 / 8, 0);
+  near(stats_sign_flip(b, zero, 4, 1), 10.0 / 16, 0); /* +-0.6: 4 + 4 of 16, +-1.2: 1 + 1 */
+  near(stats_sign_flip(c, zero, 4, 1), 8.0 / 16, 0); /* +-7: 2 of 16, +-5: 6 */
+  near(stats_sign_flip(zero, zero, 40, 1), 1, 0);
+  assert_true(isnan(stats_sign_flip(a, zero, 0, 1)));
+  const double bad[2] = {NAN, 1};
+  assert_true(isnan(stats_sign_flip(bad, zero, 2, 1)));
+}
+
+/* On marks that are hits the test is McNemar's but for the randomness of its flips. */
+static void test_sign_flip__hits__as_mcnemar(void **state) {
+  (void)state;
+  double a[60] = {0}, b[60] = {0};
+  for (int i = 0; i < 18; i++) a[i] = 1;
+  for (int i = 18; i < 26; i++) b[i] = 1;
+  const double exact = stats_mcnemar((stats_pairs){60, 18, 8}); /* 0.0755 */
+  near(stats_sign_flip(a, b, 60, 1), exact, 4 * sqrt(exact * (1 - exact) / 4999));
+  near(stats_sign_flip(a, b, 60, 1), stats_sign_flip(b, a, 60, 1), 0);
+}
+
 static void test_detectable__difference_and_ratio__by_hand(void **state) {
   (void)state;
   near(stats_detectable_difference((stats_pairs){2000, 15, 25}), 2.8015852 * sqrt(0.02 / 2000), 1e-8); /* 0.886 points */
@@ -351,6 +375,8 @@ int main(void) {
       cmocka_unit_test(test_retention_bootstrap__same_items__is_one_and_zero_base_unknown),
       cmocka_unit_test(test_all__a_nan_among_samples__is_unknown_not_a_number),
       cmocka_unit_test(test_mcnemar__counts__by_hand),
+      cmocka_unit_test(test_sign_flip__marks__by_hand),
+      cmocka_unit_test(test_sign_flip__hits__as_mcnemar),
       cmocka_unit_test(test_detectable__difference_and_ratio__by_hand),
       cmocka_unit_test(test_mann_whitney__small_samples__by_hand),
       cmocka_unit_test(test_mann_whitney__ties__normal_with_correction),
