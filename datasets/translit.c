@@ -1,56 +1,57 @@
-/* translit.c - see translit.h */
+/* translit.c - see translit.h. Unicode takes a character apart (translit.def); what is left has the spellings of a short list of ours. */
 #include "datasets/translit.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "datasets/utf8.h"
 
-/* Characters and their one spelling. */
+/* Characters without their marks, in order. */
+static const struct part {
+  uint32_t c;
+  const char *base;
+} parts[] = {
+#define X(c, base) {c, base},
+#include "datasets/translit.def"
+#undef X
+};
+
+/* Letters that Unicode does not take apart, in their usual English spelling; signs as a typewriter has them. */
 static const struct {
   const char *from, *to;
-} table[] = {
-    {"àáâãäåāăąǎǟǡǻȁȃȧªₐ", "a"}, {"çćĉċčƈȼⅽ", "c"}, {"ďđɗƌȡⅾ", "d"}, {"èéêëēĕėęěȅȇȩɇₑ℮ℯ", "e"}, {"ƒ", "f"}, {"ĝğġģǥǧǵℊ", "g"},
-    {"ĥħȟʰₕℎ", "h"}, {"ìíîïĩīĭįıǐȉȋⁱℹⅰ", "i"}, {"ĵǰȷɉʲ", "j"}, {"ķĸƙǩₖ", "k"}, {"ĺļľŀłƚƛȴˡₗℓⅼ", "l"}, {"ₘⅿ", "m"},
-    {"ñńņňƞǹȵⁿₙ", "n"}, {"òóôõöøōŏőơǒǫǭǿȍȏȫȭȯȱºₒℴ", "o"}, {"ƥₚ", "p"}, {"ŕŗřȑȓɍʳ", "r"}, {"śŝşšſșȿˢₛ", "s"},
-    {"ţťŧƫƭțȶₜ", "t"}, {"ùúûüũūŭůűųưǔǖǘǚǜȕȗµ", "u"}, {"ⅴ", "v"}, {"ŵʷƿ", "w"}, {"ˣₓⅹ", "x"}, {"ýÿŷƴȝȳɏʸ", "y"}, {"źżžƶȥɀ", "z"},
-    {"æǣǽ", "ae"}, {"œ", "oe"}, {"ß", "ss"}, {"þ", "th"}, {"ð", "d"}, {"ĳ", "ij"}, {"ǆǳ", "dz"}, {"ǉ", "lj"}, {"ǌ", "nj"}, {"ŉ", "'n"}, {"ŋ", "NG"},
-    {"άα", "a"}, {"βϐ", "b"}, {"γ", "g"}, {"δ", "d"}, {"έεήη", "e"}, {"ζ", "z"}, {"θϑ", "th"}, {"ίϊι", "i"}, {"ΐ", "I"}, {"κϰ", "k"}, {"λ", "l"},
-    {"μ", "m"}, {"ν", "n"}, {"ξ", "x"}, {"όοώω", "o"}, {"πϖ", "p"}, {"ρϱ", "r"}, {"σς", "s"}, {"τ", "t"}, {"ύΰϋυ", "u"}, {"φϕ", "ph"},
-    {"χ", "kh"}, {"ψ", "ps"},
-    {"а", "a"}, {"б", "b"}, {"в", "v"}, {"г", "g"}, {"д", "d"}, {"еэ", "e"}, {"ж", "zh"}, {"з", "z"}, {"ийіѝ", "i"}, {"к", "k"}, {"л", "l"},
-    {"м", "m"}, {"н", "n"}, {"о", "o"}, {"п", "p"}, {"р", "r"}, {"с", "s"}, {"т", "t"}, {"уў", "u"}, {"ф", "f"}, {"х", "kh"}, {"ц", "ts"},
-    {"ч", "ch"}, {"ш", "sh"}, {"щ", "shch"}, {"ъь", "'"}, {"ы", "y"}, {"ю", "iu"}, {"я", "ia"}, {"ѐє", "ie"}, {"ё", "io"}, {"ї", "yi"},
-    {"ј", "j"}, {"љ", "lj"}, {"њ", "nj"}, {"ђ", "dj"}, {"ѓ", "gj"}, {"ћ", "tsh"}, {"ќ", "kj"}, {"ѕ", "dz"}, {"џ", "dzh"},
-    {"⁰₀", "0"}, {"¹₁", "1"}, {"²₂", "2"}, {"³₃", "3"}, {"⁴₄", "4"}, {"⁵₅", "5"}, {"⁶₆", "6"}, {"⁷₇", "7"}, {"⁸₈", "8"}, {"⁹₉", "9"},
-    {"⁺₊", "+"}, {"⁻₋¯‐‑‒–−", "-"}, {"⁼₌", "="}, {"—―", "--"}, {"‘’‛′´", "'"}, {"“”‟", "\""}, {"″", "''"}, {"‚¸", ","}, {"„", ",,"},
-    {"…", "..."}, {"‥", ".."}, {"†", "+"}, {"‡", "++"}, {"•·∗", "*"}, {"‹", "<"}, {"›", ">"}, {"«", "<<"}, {"»", ">>"}, {"⁄∕÷", "/"},
-    {"‼", "!!"}, {"¡", "!"}, {"¿", "?"}, {"¦∣", "|"}, {"×", "x"}, {"±", "+-"}, {"°", "deg"}, {"©", "(c)"}, {"®", "(r)"}, {"™", "(tm)"},
-    {"€", "EUR"}, {"£", "PS"}, {"¥", "Y="}, {"¢", "C/"}, {"§", "SS"}, {"¶", "P"}, {"¤", "$?"}, {"¨", "\""}, {"∼", "~"}, {"≤", "<="}, {"≥", ">="},
-    {"‰", "%0"}, {"→←↔", "-"}, {"↑↓↕", "|"}, {"ﬁ", "fi"}, {"ﬂ", "fl"}, {"ﬀ", "ff"}, {"ﬃ", "ffi"}, {"ﬄ", "ffl"}, {"¬", "!"}};
+} spellings[] = {{"æ", "ae"}, {"œ", "oe"}, {"ß", "ss"}, {"ø", "o"}, {"ł", "l"}, {"đð", "d"}, {"þ", "th"}, {"ħ", "h"}, {"ı", "i"}, {"ŧ", "t"}, {"ŋ", "ng"},
+                 {"µ", "μ"}, {"ς", "σ"}, {"‘’‚‛′‵´ʹʼ", "'"}, {"“”„‟", "\""}, {"‐‒–−", "-"}, {"—―", "--"}, {"‹", "<"}, {"›", ">"}, {"«", "<<"}, {"»", ">>"},
+                 {"•·", "*"}, {"⁄∕÷", "/"}, {"×", "x"}, {"±", "+-"}, {"≤", "<="}, {"≥", ">="}, {"¡", "!"}, {"¿", "?"}, {"©", "(c)"}, {"®", "(r)"}, {"€", "EUR"}};
 
-/* Typographic and combining characters without a spelling. */
+/* Combining and typographic characters without a spelling. */
 static int is_silent(uint32_t c) {
-  return c == 0xad || (c >= 0x300 && c < 0x363) || (c >= 0x200c && c < 0x2010) || (c >= 0x202a && c < 0x202f) || (c >= 0x2060 && c < 0x2070) || c == 0xfeff;
+  return c == 0xad || (c >= 0x300 && c < 0x370) || (c >= 0x200b && c < 0x2010) || (c >= 0x202a && c < 0x202f) || (c >= 0x2060 && c < 0x2070) || c == 0xfeff;
 }
 static int is_ideograph(uint32_t c) { return (c >= 0x3400 && c < 0x4dc0) || (c >= 0x4e00 && c < 0xa000) || (c >= 0x20000 && c < 0x30000); }
 
-/* Fractions of one character stand apart from what is before them. */
-static const char *fraction(uint32_t c) {
-  return c == 0xbc ? " 1/4" : c == 0xbd ? " 1/2" : c == 0xbe ? " 3/4" : NULL;
+static int by_code(const void *key, const void *row) {
+  const uint32_t a = *(const uint32_t *)key, b = ((const struct part *)row)->c;
+  return (a > b) - (a < b);
+}
+
+/* Our spelling of what has no marks; returns its bytes. */
+static int spell(uint32_t c, char *out) {
+  for (size_t i = 0; c >= 0x80 && i < sizeof spellings / sizeof *spellings; i++)
+    for (const char *s = spellings[i].from; *s;)
+      if (utf8_next(&s) == c) {
+        memcpy(out, spellings[i].to, strlen(spellings[i].to));
+        return (int)strlen(spellings[i].to);
+      }
+  return utf8_put(c, out);
 }
 
 void translit(uint32_t c, char *out) {
-  const char *to = c >= 0x80 ? fraction(c) : NULL;
-  for (size_t i = 0; c >= 0x80 && !to && i < sizeof table / sizeof *table; i++)
-    for (const char *s = table[i].from; !to && *s;)
-      if (utf8_next(&s) == c) to = table[i].to;
-  if (!to && is_silent(c)) to = "";
-  if (!to && c != 0x85 && utf8_is_space(c)) to = " ";
-  if (to) {
-    memcpy(out, to, strlen(to) + 1);
-    return;
-  }
-  int n = utf8_put(c, out);
+  char whole[5] = {0};
+  int n = 0;
+  const struct part *p = c < 0x80 ? NULL : bsearch(&c, parts, sizeof parts / sizeof *parts, sizeof *parts, by_code);
+  if (c >= 0x80 && utf8_is_space(c)) c = ' ';
+  if (!p && !is_silent(c)) (void)utf8_put(c, whole);
+  for (const char *s = p ? p->base : whole; *s;) n += spell(utf8_next(&s), out + n);
   if (is_ideograph(c)) out[n++] = ' ';
   out[n] = '\0';
 }

@@ -16,7 +16,11 @@ make --no-print-directory install DESTDIR="$root" PREFIX=/usr B="$b" >"$b/deb/lo
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$root/usr/bin/icebench"
 find "$root/usr/share/man" -name '*.1' -exec gzip -9n {} +
 mkdir -p "$doc" "$root/usr/share/lintian/overrides" "$root/DEBIAN"
-install -m 644 packaging/copyright "$doc/copyright"
+{
+  cat packaging/copyright
+  printf '\nFiles: datasets/translit.def\nCopyright: 1991-2022 Unicode, Inc.\nLicense: Unicode\n'
+  sed '1,/^COPYRIGHT AND/d; s/^$/./; s/^/ /' datasets/translit.license | sed 1d
+} >"$doc/copyright"
 {
   echo "icebench ($version) stable; urgency=medium"
   echo

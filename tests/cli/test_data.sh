@@ -6,6 +6,14 @@ export ICEBENCH_DATA_DIR="$root"
 bin=$ICEBENCH_BIN
 case $bin in /*) ;; *) bin="$PWD/$bin" ;; esac
 ICEBENCH_BIN=$bin
+UNICODE=${UNICODE:-/usr/share/unicode}
+
+if grep -qs '^# PropList-15\.0\.0' "$UNICODE/PropList.txt"; then
+  awk -f datasets/translit.awk "$UNICODE/UnicodeData.txt" | cmp - datasets/translit.def 2>"$work/err" && why= || why=$(cat "$work/err")
+  verdict translit_def__made_anew__same_bytes "$why"
+else
+  skipped translit_def__made_anew__same_bytes "there is no Unicode 15.0 in $UNICODE (apt-get install unicode-data)"
+fi
 cd "$work" || exit 1 # away from any datasets/data
 folder="$root/lra/listops-1000"
 
