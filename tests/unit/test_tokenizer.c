@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -194,28 +195,33 @@ static const char *hard_lines =
     "3 33 333 3333 <0x41> <s> </s> <unk>\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
     "a\xff\xfe b \xed\xa0\x80 \xc0\x80 \xf8\x88\x80\x80\x80 \xe2\x96\n\xef\xbb\xbf" "bom\nthe end of the <sep> text<sep>s\n";
 
-static void test_llama2__spm_encode__equal_ids(void **state) {
-  (void)state;
+/* What was written as a tokenizer.model gives the ids that the program gives, and reads back the same. */
+static void compare_real(const char *path, const char *texts) {
   ice_err e = {0};
-  need_sentencepiece();
-  const char *list[] = {"longeval/topics/conversations.jsonl.gz", "zeroscrolls/book_sum_sort.jsonl.gz", "zeroscrolls/musique.jsonl.gz"};
-  tokenizer *t = llama2();
+  tokenizer *t = open_tokenizer(path);
   assert_int_equal(vocabulary_write_model(tokenizer_vocabulary(t), scratch_path("m"), &e), ICE_OK);
+  compare_with_sentencepiece(t, scratch_path("m"), texts);
+  tokenizer_close(t);
+  t = open_tokenizer(scratch_path("m"));
+  compare_with_sentencepiece(t, scratch_path("m"), scratch_write("hard", hard_lines, strlen(hard_lines)));
+  tokenizer_close(t);
+}
+
+/* Of each file 64 KiB, or all of it: $ICEBENCH_TEST_TEXTS=all, which takes minutes. */
+static void test_real_vocabularies__spm_encode_on_all_text__equal_ids(void **state) {
+  (void)state;
+  static const char ours[] = "models/checkpoints/icelm/tokenizer.model";
+  const char *which = getenv("ICEBENCH_TEST_TEXTS");
+  const int all = which && !strcmp(which, "all");
+  need_sentencepiece();
   FILE *f = fopen(scratch_path("texts"), "w");
   assert_non_null(f);
   (void)fputs(hard_lines, f);
-  for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-    source s;
-    if (source_open(real_file(list[i]), 1 << 28, &s, &e) != ICE_OK) fail_msg("%s", e.text);
-    (void)fwrite(s.p, 1, s.n, f);
-    source_close(&s);
-  }
-  (void)fclose(f);
-  compare_with_sentencepiece(t, scratch_path("m"), scratch_path("texts"));
-  tokenizer_close(t);
-  t = open_tokenizer(scratch_path("m")); /* what was written reads back the same */
-  compare_with_sentencepiece(t, scratch_path("m"), scratch_path("texts"));
-  tokenizer_close(t);
+  print_message("%zu bytes of text\n", real_texts(f, all ? 0 : 64 << 10));
+  assert_int_equal(fclose(f), 0);
+  compare_real(real_file("llama/ggml-vocab-llama-spm.gguf"), scratch_path("texts"));
+  compare_real(real_file("llama/stories260K.f32.gguf"), scratch_path("texts"));
+  if (access(ours, R_OK) == 0) compare_real(ours, scratch_path("texts"));
 }
 
 static void test_trained_here__spm_encode__equal_ids(void **state) {
@@ -380,7 +386,7 @@ int main(void) {
       TEST(test_llama2__published_vectors__equal_ids),
       TEST(test_llama2__longeval_lines__token_size_of_every_case),
       TEST(test_llama2__decode__gives_the_text_back),
-      TEST(test_llama2__spm_encode__equal_ids),
+      TEST(test_real_vocabularies__spm_encode_on_all_text__equal_ids),
       TEST(test_trained_here__spm_encode__equal_ids),
       TEST(test_bpe__order_of_merges__score_then_left),
       TEST(test_bpe__unused_piece__falls_apart_again),
