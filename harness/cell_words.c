@@ -9,33 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "datasets/prompt.h"
 #include "harness/cell.h"
 #include "harness/cell_judge.h"
 #include "harness/marks.h"
 #include "harness/measure_store.h"
 #include "harness/registry/registry.h"
+#include "harness/words.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
-#include "models/llama.h"
-#include "models/tokenizer.h"
-
-typedef struct ids { /* a prompt as the model gets it */
-  int32_t *id;
-  int64_t n, cut;
-} ids;
 
 typedef struct words_cell {
   const cell_job *job;
-  const task *task;
-  prompt_set set;
-  llama *model;
-  tokenizer *words;
+  words_source in;
   const attn_method *method, *vanilla, *dense;
   void *params;
   int64_t *pick, *timed; /* prompts of the set: all that are answered; places in `pick` of those that are timed */
-  int64_t n_pick, n_timed, longest, budget; /* budget: most new tokens */
-  ids *ids;              /* [n_pick] */
+  int64_t n_pick, n_timed, longest;
+  words_ids *ids;            /* [n_pick] */
   measure_cost cost;
   llama_cost decoding;
 } words_cell;
@@ -44,13 +34,9 @@ static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memo
 
 /* ---- Loading. */
 
-static int encode(void *ctx, const char *text, size_t n, int begin, int32_t **out, int64_t *count, ice_err *e) {
-  return tokenizer_encode(ctx, text, n, begin, out, count, e);
-}
-
 static int choose(words_cell *c, ice_err *e) {
   const cell_job *j = c->job;
-  const int64_t n = c->set.count, want = j->examples && j->examples < n ? j->examples : n;
+  const int64_t n = c->in.set.count, want = j->examples && j->examples < n ? j->examples : n;
   c->pick = malloc((size_t)want * sizeof *c->pick);
   c->timed = malloc((size_t)want * sizeof *c->timed);
   c->ids = calloc((size_t)want, sizeof *c->ids);
@@ -61,50 +47,35 @@ static int choose(words_cell *c, ice_err *e) {
 }
 
 static int tokenize(words_cell *c, ice_err *e) {
-  const int64_t own = llama_config_of(c->model)->context, context = c->job->context && c->job->context < own ? c->job->context : own;
-  if (c->budget >= context)
-    return ice_fail(e, ICE_USAGE, "%lld new tokens do not fit into a context of %lld; set answer_tokens", (long long)c->budget, (long long)context);
   for (int64_t i = 0; i < c->n_pick; i++) {
-    const prompt *p = c->set.item + c->pick[i];
-    ids *d = c->ids + i;
-    prompt_wrapped w;
-    ICE_TRY(prompt_wrap(p, c->task->prompts->brief, (prompt_template)c->job->template, &w, e));
-    const int rc = prompt_ids(p, &w, context - c->budget, encode, c->words, &d->id, &d->n, &d->cut, e);
-    free(w.text);
-    if (rc != ICE_OK) return rc;
-    if (d->n > c->longest) c->longest = d->n;
+    ICE_TRY(words_read(&c->in, c->pick[i], c->ids + i, e));
+    if (c->ids[i].n > c->longest) c->longest = c->ids[i].n;
   }
   return ICE_OK;
 }
 
 static int load(words_cell *c, ice_err *e) {
   const cell_job *j = c->job;
-  c->task = task_find(j->task, e);
-  c->method = c->task ? registry_find(j->method, e) : NULL;
+  c->method = registry_find(j->method, e);
   if (!c->method) return ICE_USAGE;
   c->vanilla = registry_find("vanilla", NULL);
   c->dense = registry_find("dense", NULL);
-  c->budget = j->answer_tokens ? j->answer_tokens : c->task->prompts->answer_tokens;
   c->params = registry_defaults(c->method);
   ICE_TRY(cell_read_params(c->method, j->params_json, c->params, e));
-  ICE_TRY(prompt_load(c->task, j->split, j->length, &c->set, e));
+  ICE_TRY(words_open(&c->in, j, e));
   ICE_TRY(choose(c, e));
-  ICE_TRY(llama_open(&c->model, j->model_path, e));
-  ICE_TRY(tokenizer_open(&c->words, j->model_path, e));
   return tokenize(c, e);
 }
 
 static void unload(words_cell *c) {
   for (int64_t i = 0; c->ids && i < c->n_pick; i++) free(c->ids[i].id);
   free(c->ids), free(c->pick), free(c->timed);
-  prompt_set_free(&c->set);
-  tokenizer_close(c->words);
-  llama_close(c->model);
+  words_close(&c->in);
   attn_free(c->params);
 }
 
 static void describe(const words_cell *c, cell_result *out) {
-  const llama_config *m = llama_config_of(c->model);
+  const llama_config *m = llama_config_of(c->in.model);
   int64_t tokens = 0;
   for (int64_t i = 0; i < c->n_timed; i++) tokens += c->ids[c->timed[i]].n;
   out->n = c->n_timed ? (tokens + c->n_timed / 2) / c->n_timed : 0;
@@ -117,7 +88,7 @@ static void describe(const words_cell *c, cell_result *out) {
 
 static int open_run(const words_cell *c, const attn_method *m, const void *params, int64_t capacity, llama_run **r, ice_err *e) {
   const llama_slot slot = {.attention = {.method = m, .params = params, .seed = c->job->seed, .threads = c->job->threads}};
-  return llama_run_create(r, c->model, &slot, capacity, e);
+  return llama_run_create(r, c->in.model, &slot, capacity, e);
 }
 
 /* ---- Answers. */
@@ -135,7 +106,7 @@ static json_t *expected_of(const prompt *p) {
 
 /* Keeps an answer in the result, whose texts live in its impl, a list. */
 static int keep(const words_cell *c, int64_t i, const char *text, double mark, cell_result *out, ice_err *e) {
-  const prompt *p = c->set.item + c->pick[i];
+  const prompt *p = c->in.set.item + c->pick[i];
   json_t *t = json_string(text), *x = expected_of(p), *id = json_string(p->id);
   const int fine = t && x && id;
   if (fine)
@@ -151,13 +122,13 @@ static int keep(const words_cell *c, int64_t i, const char *text, double mark, c
 }
 
 static int answer_one(words_cell *c, llama_run *run, int64_t i, int32_t *token, marks *m, cell_result *out, ice_err *e) {
-  const prompt *p = c->set.item + c->pick[i];
+  const prompt *p = c->in.set.item + c->pick[i];
   char *text = NULL;
   size_t bytes;
   int64_t n;
   double mark = NAN;
-  ICE_TRY(llama_generate(run, c->ids[i].id, c->ids[i].n, c->budget, tokenizer_eos(c->words), token, &n, &c->decoding, e));
-  ICE_TRY(tokenizer_decode(c->words, token, n, &text, &bytes, e));
+  ICE_TRY(llama_generate(run, c->ids[i].id, c->ids[i].n, c->in.budget, tokenizer_eos(c->in.words), token, &n, &c->decoding, e));
+  ICE_TRY(tokenizer_decode(c->in.words, token, n, &text, &bytes, e));
   if (strlen(text) != bytes) text[strlen(text)] = '\0'; /* behind a NUL there is no text */
   prompt_tidy(p, text);
   int rc = marks_add(m, text, (const char *const *)p->reference, p->references, &mark) ? ICE_OK : no_memory(e);
@@ -168,7 +139,7 @@ static int answer_one(words_cell *c, llama_run *run, int64_t i, int32_t *token, 
 
 /* Shares of hits are predictions, too: what was to be expected is 1. */
 static int keep_hits(const words_cell *c, cell_result *out, ice_err *e) {
-  if (!answer_is_share(c->task->prompts->mark)) return ICE_OK;
+  if (!answer_is_share(c->in.task->prompts->mark)) return ICE_OK;
   if (!(out->prediction = calloc((size_t)c->n_pick, sizeof *out->prediction))) return no_memory(e);
   for (int i = 0; i < out->n_answers; i++)
     if (isfinite(out->answer[i].mark))
@@ -178,10 +149,10 @@ static int keep_hits(const words_cell *c, cell_result *out, ice_err *e) {
 
 static int answer_all(words_cell *c, marks *m, cell_result *out, ice_err *e) {
   llama_run *run = NULL;
-  int32_t *token = malloc((size_t)c->budget * sizeof *token);
+  int32_t *token = malloc((size_t)c->in.budget * sizeof *token);
   out->impl = json_array();
   out->answer = calloc((size_t)c->n_pick, sizeof *out->answer);
-  int rc = token && out->impl && out->answer ? open_run(c, c->method, c->params, c->longest + c->budget, &run, e) : no_memory(e);
+  int rc = token && out->impl && out->answer ? open_run(c, c->method, c->params, c->longest + c->in.budget, &run, e) : no_memory(e);
   for (int64_t i = 0; rc == ICE_OK && i < c->n_pick; i++) rc = answer_one(c, run, i, token, m, out, e);
   if (rc == ICE_OK) rc = keep_hits(c, out, e);
   llama_run_destroy(run);
@@ -203,7 +174,7 @@ static int bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
   llama_cost sum = {0};
   (void)first;
   for (int64_t i = 0; i < b->c->n_timed; i++) {
-    const ids *p = b->c->ids + b->c->timed[i];
+    const words_ids *p = b->c->ids + b->c->timed[i];
     llama_run_reset(b->run);
     ICE_TRY(llama_prefill(b->run, p->id, p->n, NULL, &sum, NULL, NULL, e));
   }
@@ -280,7 +251,7 @@ static int judge_timed(const words_cell *c, quality *out, ice_err *e) {
   bench b;
   int rc = bench_open(&b, c, c->method, e);
   for (int64_t i = 0; rc == ICE_OK && i < c->n_timed; i++) {
-    const ids *p = c->ids + c->timed[i];
+    const words_ids *p = c->ids + c->timed[i];
     llama_run_reset(b.run);
     rc = llama_prefill(b.run, p->id, p->n, NULL, NULL, cell_judge_call, &j, e);
     if (rc == ICE_OK && j.rc != ICE_OK) {
@@ -316,7 +287,7 @@ static int add_metrics(const words_cell *c, const measure_result *result, measur
 
 static int measure(words_cell *c, cell_result *out, ice_err *e) {
   quality q = {NAN, NAN, NAN, NAN, NAN};
-  marks m = {.mark = c->task->prompts->mark};
+  marks m = {.mark = c->in.task->prompts->mark};
   measure_result result;
   measure_columns columns;
   int rc = answer_all(c, &m, out, e);
@@ -331,7 +302,7 @@ static int measure(words_cell *c, cell_result *out, ice_err *e) {
 
 /* Does the method take the attention of the longest prompt at all? */
 static attn_status check_support(const words_cell *c) {
-  const llama_config *m = llama_config_of(c->model);
+  const llama_config *m = llama_config_of(c->in.model);
   const attn_problem pb = {.b = 1,
                            .h = m->heads,
                            .hkv = m->kv_heads,

@@ -4,11 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/cell.h"
 #include "harness/cli.h"
+#include "harness/dump.h"
 #include "harness/run.h"
 #include "harness/tape.h"
-#include "kernels/core/rng.h"
 
 static volatile sig_atomic_t stop_signal;
 
@@ -20,96 +19,58 @@ typedef struct dump_options {
   int half;
 } dump_options;
 
-typedef struct dump { /* one example on its way through the model */
+typedef struct recorder { /* one example on its way through the model */
   tape_writer *w;
   int64_t example;
   int input; /* -1 before the first call; a new input begins at layer 0 */
   int rc;
   ice_err err;
-} dump;
+} recorder;
 
 static void record(void *ctx, const encoder_call *call) {
-  dump *d = ctx;
+  recorder *d = ctx;
   d->input += call->layer == 0;
   if (d->rc == ICE_OK) d->rc = tape_add(d->w, d->example, d->input, call, &d->err);
 }
 
-/* Items of the split that are long enough, of them `examples` by seed; *out [*n] to free(). */
-static int choose(const task_data *d, const dump_options *o, uint64_t seed, int64_t **out, int64_t *n, int64_t *longest,
-                  ice_err *e) {
-  int64_t *item = malloc((size_t)(d->count + 1) * sizeof *item), *pick = malloc((size_t)(d->count + 1) * sizeof *pick);
-  int64_t fit = 0;
-  if (!item || !pick) {
-    free(item), free(pick);
-    return ice_fail(e, ICE_INTERNAL, "out of memory for %lld examples", (long long)d->count);
-  }
-  for (int64_t i = 0; i < d->count; i++) {
-    int enough = 1;
-    for (int s = 0; s < d->inputs; s++) enough &= task_len(d, i, s) >= o->min_tokens;
-    if (enough) item[fit++] = i;
-  }
-  *n = cell_draw(fit, o->examples, attn_hash(seed, CELL_DRAW_EXAMPLES, 0), pick);
-  *longest = 0;
-  for (int64_t i = 0; i < *n; i++) {
-    pick[i] = item[pick[i]];
-    for (int s = 0; s < d->inputs; s++)
-      if (task_len(d, pick[i], s) > *longest) *longest = task_len(d, pick[i], s);
-  }
-  free(item);
-  *out = pick;
-  if (*n) return ICE_OK;
-  free(pick);
-  return ice_fail(e, ICE_DATA, "%s: no example has %lld tokens or more", d->origin, o->min_tokens);
-}
-
-static int write_examples(tape_writer *w, encoder_run *run, const encoder *model, const task_data *data,
-                          const int64_t *item, int64_t n, cli_progress *progress, ice_err *e) {
-  float *logits = malloc((size_t)model->cfg.classes * sizeof *logits);
-  int rc = logits ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
-  for (int64_t i = 0; rc == ICE_OK && i < n; i++) {
-    const int32_t *ids[TASK_MAX_INPUTS];
-    int64_t length[TASK_MAX_INPUTS];
-    dump d = {.w = w, .example = item[i], .input = -1};
-    cli_progress_tick(progress, i, n, NULL);
-    task_example(data, item[i], ids, length);
-    rc = encoder_forward(run, ids, length, logits, NULL, record, &d, e);
+static int write_examples(tape_writer *w, const dump_source *s, cli_progress *progress, ice_err *e) {
+  int rc = ICE_OK;
+  for (int64_t i = 0; rc == ICE_OK && i < s->n; i++) {
+    recorder d = {.w = w, .example = s->item[i], .input = -1};
+    cli_progress_tick(progress, i, s->n, NULL);
+    rc = s->pass(s->state, s->item[i], record, &d, e);
     if (d.rc != ICE_OK) *e = d.err, rc = d.rc;
     if (rc == ICE_OK && stop_signal) rc = ice_fail(e, 128 + (int)stop_signal, "interrupted; no tape was written");
   }
-  free(logits);
   return rc;
 }
 
-static int dump_cell(const run_plan *p, const run_cell *c, const dump_options *o, const task_data *data,
-                     const encoder *model, int quiet, ice_err *e) {
-  const tape_facts facts = {.task = c->cell->task->name,
-                            .model = c->cell->model,
-                            .method = c->cell->method->name,
-                            .model_hash = c->model->hash,
-                            .data_hash = c->data->hash,
-                            .seed = c->cell->seed,
-                            .layers = model->cfg.layers,
-                            .half = o->half};
-  const encoder_slot slot = {
-      .method = c->cell->method, .params = c->cell->params, .seed = c->cell->seed, .threads = p->x.threads};
-  int64_t *item = NULL, n, longest;
-  encoder_run *run = NULL;
+static int dump(const run_cell *c, const cell_job *job, const dump_options *o, int quiet, ice_err *e) {
+  const dump_cell cell = {
+      .job = job, .method = c->cell->method, .params = c->cell->params, .examples = o->examples, .min_tokens = o->min_tokens};
+  dump_source s;
   tape_writer w = {0};
   cli_progress progress;
-  ICE_TRY(choose(data, o, c->cell->seed, &item, &n, &longest, e));
   cli_progress_start(&progress, "dump", !quiet);
-  int rc = cell_check_model(c->cell->task, model, longest, c->model->path, e);
-  if (rc == ICE_OK) rc = encoder_run_create(&run, model, &slot, longest, e);
+  int rc = (c->cell->task->prompts ? dump_open_words : dump_open_classes)(&s, &cell, e);
+  const tape_facts facts = {.task = job->task,
+                            .model = c->cell->model,
+                            .method = job->method,
+                            .model_hash = c->model->hash,
+                            .data_hash = c->data->hash,
+                            .length = job->length,
+                            .seed = job->seed,
+                            .layers = s.layers,
+                            .half = o->half};
   if (rc == ICE_OK) rc = tape_begin(&w, o->out, &facts, e);
-  if (rc == ICE_OK) rc = write_examples(&w, run, model, data, item, n, &progress, e);
+  if (rc == ICE_OK) rc = write_examples(&w, &s, &progress, e);
   if (rc == ICE_OK) rc = tape_commit(&w, e);
   tape_abort(&w);
   cli_progress_end(&progress);
   if (rc == ICE_OK && !quiet)
-    (void)printf("%s: %lld examples of %s, %d layers, %s; icebench attn --tape %s\n", o->out, (long long)n, facts.task,
+    (void)printf("%s: %lld examples of %s, %d layers, %s; icebench attn --tape %s\n", o->out, (long long)s.n, facts.task,
                  facts.layers, o->half ? "f2" : "f4", o->out);
-  encoder_run_destroy(run);
-  free(item);
+  dump_close(&s);
   return rc;
 }
 
@@ -121,15 +82,12 @@ static int dump_file(const cli_common *common, const dump_options *o, const run_
   for (int i = 0; i < p.n && !c; i++)
     if ((p.cell[i].cell->method->caps & ATTN_CAP_EXACT) && !p.cell[i].cell->padded && !p.cell[i].missing) c = p.cell + i;
   int rc = c ? ICE_OK : ice_fail(e, ICE_USAGE, "%s: no exact method without padding among its cells; add dense to `methods`, or --set padding=skip", o->file);
-  task_data data = {0};
-  encoder model = {0};
   (void)sigaction(SIGINT, &action, NULL);
   (void)sigaction(SIGTERM, &action, NULL);
-  if (rc == ICE_OK) rc = task_load(c->cell->task, p.x.split, &data, e);
-  if (rc == ICE_OK) rc = encoder_load(&model, c->model->path, e);
-  if (rc == ICE_OK) rc = dump_cell(&p, c, o, &data, &model, common->quiet, e);
-  encoder_destroy(&model);
-  task_data_free(&data);
+  if (rc == ICE_OK) {
+    const cell_job job = run_job(&p, c, ro);
+    rc = dump(c, &job, o, common->quiet, e);
+  }
   run_plan_destroy(&p);
   return rc;
 }
@@ -169,6 +127,7 @@ const cli_verb cli_verb_dump = {
         "usage: icebench dump FILE.yaml --out DIR [options]\n\n"
         "Runs the model of an experiment on a few examples, with its first exact method in the attention slot, and\n"
         "writes Q, K and V of every layer as .npy with a manifest.json: a tape. `icebench attn --tape DIR` replays it.\n"
+        "Of a language model that is the pass over the prompt; keys and values keep their number of heads.\n"
         "The folder appears whole or not at all; an existing one is never touched.\n\n"
         "  --out DIR        the new folder\n"
         "  --limit N        examples, drawn by the seed of the cell (4)\n"
@@ -177,7 +136,8 @@ const cli_verb cli_verb_dump = {
         "  --filter KEY=V,..  --set KEY=VALUE  --threads T   as for `icebench run`\n\n"
         "examples:\n"
         "  icebench dump configs/quickstart.yaml --limit 2 --out /tmp/tape\n"
-        "  icebench attn --tape /tmp/tape --methods dense,topk,icecells\n\n"
+        "  icebench attn --tape /tmp/tape --methods dense,topk,icecells\n"
+        "  icebench dump configs/paper/longeval.yaml --filter task=longeval/lines,length=200 --limit 1 --dtype f2 --out /tmp/lines\n\n"
         "exit codes: 0 done, 2 usage, 7 data or model missing, 130/143 interrupted (nothing is left behind)\n",
     .main = dump_main,
 };

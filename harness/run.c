@@ -34,15 +34,15 @@ typedef struct run_state {
 
 /* ---- One cell in a child. */
 
-static cell_job job_of(const run_state *r, const run_cell *c) {
-  const config_experiment *x = &r->p->x;
+cell_job run_job(const run_plan *p, const run_cell *c, const run_options *o) {
+  const config_experiment *x = &p->x;
   return (cell_job){.task = c->cell->task->name,
                         .model_path = c->model->path,
                         .method = c->cell->method->name,
                         .params_json = c->cell->params_json,
                         .split = x->split,
                         .seed = c->cell->seed,
-                        .examples = c->partial ? r->o->limit : x->examples,
+                        .examples = c->partial ? o->limit : x->examples,
                         .timed = x->timed,
                         .threads = x->threads,
                         .rounds = x->rounds,
@@ -60,7 +60,7 @@ static cell_job job_of(const run_state *r, const run_cell *c) {
 
 static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err *e) {
   const config_experiment *x = &r->p->x;
-  const cell_job job = job_of(r, c);
+  const cell_job job = run_job(r->p, c, r->o);
   const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
   const char *const argv[] = {r->self, "__cell", NULL};
   char *text = cell_job_print(&job);
@@ -229,7 +229,7 @@ static int measure(run_state *r, const run_cell *c, run_outcome *o, cell_result 
 /* Adds the count of the cell's twin to its metrics. A machine without valgrind, or a cell too slow for it, goes without: NULL. */
 static void add_twin(const run_state *r, const run_cell *c, cell_result *res) {
   const config_experiment *x = &r->p->x;
-  cell_job job = job_of(r, c);
+  cell_job job = run_job(r->p, c, r->o);
   const run_limits limits = {.seconds = x->limit_seconds, .result_bytes = CELL_MAX_RESULT};
   ice_err why = {0};
   const double n = twin_count(r->self, &job, &limits, &r->stop->now, &why);

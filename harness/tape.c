@@ -120,8 +120,8 @@ static int write_manifest(const tape_writer *w, ice_err *e) {
   char path[FILE_PATH], seed[24];
   file_out out;
   (void)snprintf(seed, sizeof seed, "%" PRIu64, f->seed);
-  json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:O, s:O}", "format", format_name,
-                        "version", FORMAT_VERSION, "task", f->task, "model", f->model, "method", f->method,
+  json_t *o = json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:O, s:O}", "format", format_name,
+                        "version", FORMAT_VERSION, "task", f->task, "length", (json_int_t)f->length, "model", f->model, "method", f->method,
                         "model_hash", f->model_hash, "data_hash", f->data_hash, "seed", seed, "dtype",
                         f->half ? "f2" : "f4", "commit", m->git_commit, "dirty", m->git_dirty, "isa", m->isa,
                         "layers", f->layers, "examples", w->examples, "calls", w->calls);

@@ -7,9 +7,11 @@
  *   model_hash, data_hash      XXH3 of the files, as in the database
  *   seed, dtype                of the draw of the examples; f4 or f2
  *   commit, dirty, isa         of the program that wrote it
+ *   length                     of a task that comes in several, else 0
  *   layers, examples           how many layers; list of the items of the split
  *   calls                      list of {layer, example, input, h, n, d, scale, causal, q, k, v, mask, hash}: sizes, the names of
- *                              files [h,n,d] in this folder (mask [n] or null), XXH3 of sizes and decoded contents
+ *                              files [h,n,d] in this folder (k, v: of their own number of heads, if queries share them; mask [n] or
+ *                              null), XXH3 of sizes and decoded contents
  *
  * Readers ignore other keys. A name that could lead out of the folder is refused. */
 #ifndef ICE_TAPE_H
@@ -23,6 +25,7 @@ enum { TAPE_MAX_CALLS = 100000, TAPE_MAX_LAYERS = 1024 };
 /** What the manifest says of a tape as a whole. */
 typedef struct tape_facts {
   const char *task, *model, *method, *model_hash, *data_hash;
+  int64_t length;
   uint64_t seed;
   int layers, half; /* half: arrays are f2, not f4 */
 } tape_facts;

@@ -52,6 +52,40 @@ run "$ICEBENCH_BIN" attn --tape "$work/half" --methods topk --set topk.k=4096 --
 is "$(tape_field 1 rel_l2_error) < 1e-5" || why="$why $(cat "$work/err")"
 verdict dump__half_precision_of_long_examples__is_replayed "$why"
 
+# --- prompts of a language model whose four query heads share two of keys
+
+cat >"$work/m.yaml" <<END
+name: tiny
+out: $work/llama
+tokenizer: tests/fuzz/corpus/fuzz_tokenizer/bytes.model
+text: [README.md]
+model: {width: 32, layers: 2, heads: 4, kv_heads: 2, mlp: 48, context: 4096}
+length: 24
+batch: 1
+steps: 2
+END
+"$ICEBENCH_BIN" train "$work/m.yaml" -q
+"$ICEBENCH_BIN" data make longeval/lines --seed 3 --lengths 1,3 --examples 3 --out "$work/data" -q
+printf 'name: lines\ntask: longeval/lines\nlengths: [1, 3]\nmodel: %s\nanswer_tokens: 5\nthreads: 2\nmethods: [iceformer, dense]\n' "$work/llama" >"$work/w.yaml"
+run "$ICEBENCH_BIN" dump "$work/w.yaml" --filter length=3 --limit 2 --out "$work/words"
+why=""
+[ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
+grep -q '"length": 3' "$work/words/manifest.json" && grep -q '"method": "dense"' "$work/words/manifest.json" || why="$why facts"
+[ "$(ls "$work/words" | wc -l)" -eq 13 ] && [ "$(grep -c '"causal": true' "$work/words/manifest.json")" -eq 4 ] || why="$why calls: $(ls "$work/words")"
+run "$ICEBENCH_BIN" dump "$work/w.yaml" --filter length=3 --limit 2 --out "$work/words2" -q
+diff -r "$work/words" "$work/words2" >"$work/err" || why="$why twice: $(cat "$work/err")"
+run "$ICEBENCH_BIN" attn --tape "$work/words" --methods dense,iceformer --set iceformer.k=4096 --rounds 1 --format json
+grep -q '"hkv": 2' "$work/out" || why="$why heads of keys: $(cat "$work/err")"
+want=$(awk '/"n":/ { sub(",", "", $2); sum += 4 * $2 * ($2 + 1) / 2 } END { printf "%d", sum }' "$work/words/manifest.json")
+[ "$(tape_field 1 pairs)" = "$want" ] || why="$why pairs of dense: $(tape_field 1 pairs), expected $want"
+is "$(tape_field 2 rel_l2_error) < 1e-5" || why="$why error of all keys: $(tape_field 2 rel_l2_error)"
+# Of a prompt the first layer sees its own tokens alone, and both begin with the same words.
+same=$(cmp -i 128 "$work/words/"x*-l0.k.npy | sed 's/.*byte \([0-9]*\),.*/\1/')
+[ "${same:-0}" -gt 4000 ] || why="$why the keys of two prompts differ from byte $same on"
+why="$why$(complains 7 "no example has 100000 tokens" dump "$work/w.yaml" --min-tokens 100000 --out "$work/new")"
+why="$why$(complains 2 "do not fit into" dump "$work/w.yaml" --set context=64 --set answer_tokens=64 --out "$work/new")"
+verdict dump__prompts__replayed_causally_with_shared_heads "$why"
+
 # --- nothing by halves
 
 why=""
