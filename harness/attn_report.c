@@ -114,7 +114,7 @@ static void print_shares(const attn_report *r) {
     char brief[256];
     if (row->reference || row->status != ATTN_OK) continue;
     const roofline_share s = share_of(r, row);
-    measure_brief(row->method, row->params, brief, sizeof brief);
+    measure_brief(row->method, row->params, NULL, brief, sizeof brief);
     (void)printf("%-14s%-28.27s%10.3f%12.2f%12.1f%12.1f%9s%8.3f%10.3f\n", row->method->name, brief, s.flops * 1e-9,
                  s.bytes * 1e-6, s.rate * 1e-9, s.limit * 1e-9, s.memory_bound ? "memory" : "compute", s.share,
                  s.share_of_sgemm);
@@ -235,7 +235,7 @@ static void fill_text(const attn_report *r, const measure_row *row, text_cell *c
   metrics_of(r, row, 0, metric);
   for (int i = 0; i < TEXT_COLUMNS; i++) (void)strcpy(c[i], "-");
   (void)snprintf(c[0], TEXT_WIDTH, "%s", row->method->name);
-  measure_brief(row->method, row->params, c[1], TEXT_WIDTH);
+  measure_brief(row->method, row->params, NULL, c[1], TEXT_WIDTH);
   if (row->status != ATTN_OK) return;
   const size_t used = strlen(c[1]);
   if (row->cost->path) (void)snprintf(c[1] + used, TEXT_WIDTH - used, "%s(as %s)", used ? " " : "", row->cost->path);

@@ -21,6 +21,7 @@
 #include "harness/number.h"
 #include "harness/quality.h"
 #include "harness/registry/registry.h"
+#include "harness/schedule.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/rng.h"
 #include "kernels/core/status.h"
@@ -33,6 +34,7 @@ typedef struct cell {
   encoder model;
   const attn_method *method, *vanilla, *dense;
   void *params;
+  head_schedule schedule; /* of the method's heads, if it has one */
   int64_t *pick, *timed; /* items of the split: all that are judged, and those that are timed */
   int64_t n_pick, n_timed, longest;
   measure_cost cost;
@@ -79,6 +81,7 @@ int cell_read_params(const attn_method *m, const char *json, void *params, ice_e
   int rc = all && params ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for parameters");
   json_object_foreach(all, key, value) {
     if (rc != ICE_OK) break;
+    if (!strcmp(key, "schedule")) continue; /* schedule_open() reads it */
     const attn_param *p = registry_param(m, key, e);
     char text[64] = "";
     if (!p) {
@@ -120,12 +123,14 @@ static int load(cell *c, ice_err *e) {
   ICE_TRY(task_load(c->task, c->job->split, &c->data, e));
   ICE_TRY(choose(c, e));
   ICE_TRY(encoder_load(&c->model, c->job->model_path, e));
+  ICE_TRY(schedule_open(&c->schedule, c->method, c->params, c->job->params_json, c->model.cfg.layers, c->model.cfg.heads, e));
   return cell_check_model(c->task, &c->model, c->longest, c->job->model_path, e);
 }
 
 static void unload(cell *c) {
   task_data_free(&c->data);
   encoder_destroy(&c->model);
+  schedule_close(&c->schedule);
   attn_free(c->params);
   free(c->pick);
   free(c->timed);
@@ -169,6 +174,7 @@ static attn_status check_support(const cell *c) {
   pb.weights_bytes = attn_learned_floats(c->method, &pb, c->params) * sizeof(float);
   if (c->job->padded && !(c->method->caps & ATTN_CAP_MASK))
     return attn_fail(ATTN_ERR_UNSUPPORTED, "%s takes no mask, which `padding: compute` needs", c->method->name);
+  for (int i = 0; c->schedule.head && i < m->layers * m->heads; i++) ATTN_TRY(attn_check(c->method, &pb, c->schedule.head[i].params));
   return attn_check(c->method, &pb, c->params);
 }
 
@@ -194,8 +200,12 @@ static int best_class(const float *logits, int classes, int32_t *out) {
 
 static int predict(const cell *c, cell_result *out, ice_err *e) {
   const int classes = c->model.cfg.classes;
-  const encoder_slot slot = {
-      .method = c->method, .params = c->params, .seed = c->job->seed, .threads = 1, .padded = c->job->padded};
+  const encoder_slot slot = {.method = c->method,
+                             .params = c->params,
+                             .heads = c->schedule.head,
+                             .seed = c->job->seed,
+                             .threads = 1,
+                             .padded = c->job->padded};
   store_prediction *p = calloc((size_t)c->n_pick, sizeof *p);
   if (!p) return ice_fail(e, ICE_INTERNAL, "out of memory for %lld predictions", (long long)c->n_pick);
   out->prediction = p;
@@ -269,6 +279,7 @@ static int bench_open(bench *b, const cell *c, const attn_method *m, int padded,
   if (!b->logits || !b->params) return ice_fail(e, ICE_INTERNAL, "out of memory");
   const encoder_slot slot = {.method = m,
                              .params = m == c->method ? c->params : b->params,
+                             .heads = m == c->method ? c->schedule.head : NULL,
                              .seed = c->job->seed,
                              .threads = c->job->threads,
                              .padded = padded};
@@ -332,7 +343,7 @@ static int time_rounds(cell *c, measure_result *result, measure_columns *columns
 /* ---- Errors. */
 
 static int judge_timed(const cell *c, quality *out, ice_err *e) {
-  cell_judge j = {.method = c->method, .params = c->params};
+  cell_judge j = {0};
   bench b;
   int rc = bench_open(&b, c, c->method, c->job->padded, e);
   for (int64_t i = 0; rc == ICE_OK && i < c->n_timed; i++) {

@@ -5,9 +5,7 @@
 #include "harness/quality.h"
 #include "models/encoder.h"
 
-typedef struct cell_judge { /* zeroed but for method and params: nothing seen yet */
-  const attn_method *method;
-  const void *params;
+typedef struct cell_judge { /* zeroed: nothing seen yet */
   quality_sums sums;
   int rc; /* of the first call that could not be judged; later ones are passed over */
   ice_err err;

@@ -247,7 +247,7 @@ static int time_rounds(words_cell *c, measure_result *result, measure_columns *c
 }
 
 static int judge_timed(const words_cell *c, quality *out, ice_err *e) {
-  cell_judge j = {.method = c->method, .params = c->params};
+  cell_judge j = {0};
   bench b;
   int rc = bench_open(&b, c, c->method, e);
   for (int64_t i = 0; rc == ICE_OK && i < c->n_timed; i++) {

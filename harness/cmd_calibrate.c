@@ -115,7 +115,7 @@ static int conclude(store *db, const run_plan *p, const subject *s, const settin
     if (quiet) continue;
     char brief[200], name[300], time[32];
     const config_cell *c = s[i].cell->cell;
-    measure_brief(c->method, c->params, brief, sizeof brief);
+    measure_brief(c->method, c->params, c->schedule, brief, sizeof brief);
     (void)snprintf(name, sizeof name, "%s%s%s, %s", c->method->name, *brief ? " " : "", brief, c->task->name);
     measure_print_ns(stats_median(s[i].pile[0].x, s[i].pile[0].n), time, sizeof time);
     (void)printf("%-40.40s %9.2f %% %9s          %3.0f %% %7.0f %% %7.0f %%\n", name, 100.0 * floor, time, 100.0 * power[0], 100.0 * power[1], 100.0 * power[2]);

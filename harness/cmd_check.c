@@ -181,6 +181,8 @@ const cli_verb cli_verb_check = {
         "  methods              needed; a list of `- dense` or `- iceformer: {k: [8, 16], comp: 2}`; lists multiply "
         "out\n"
         "                       (icebench show METHOD tells parameters, ranges, defaults); or the word all\n"
+        "  schedule             among the parameters of a method: values by layer and head, {k: [[8, 64], 32]}: a list of layers, each a\n"
+        "                       list of heads or one value for all of them; models of classes only (icebench explain writes some)\n"
         "  examples (all)       of the split, drawn by seed             split (test)   or dev\n"
         "  seeds (1)            a value or a list, 0 or more            threads (all cores, or $ICEBENCH_THREADS) "
         "1..256\n"

@@ -51,6 +51,7 @@ static int dump(const run_cell *c, const cell_job *job, const dump_options *o, i
   dump_source s;
   tape_writer w = {0};
   cli_progress progress;
+  if (c->cell->schedule) return ice_fail(e, ICE_USAGE, "dump: %s has a schedule; a tape takes one call for all heads of a layer", c->cell->method->name);
   cli_progress_start(&progress, "dump", !quiet);
   int rc = (c->cell->task->prompts ? dump_open_words : dump_open_classes)(&s, &cell, e);
   const tape_facts facts = {.task = job->task,

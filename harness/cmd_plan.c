@@ -41,7 +41,7 @@ static void print_text(const cli_common *common, const run_plan *p) {
     }
     if (common->quiet || (!common->verbose && shown == 40 && p->n > 50)) continue;
     shown++;
-    measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
+    measure_brief(c->cell->method, c->cell->params, c->cell->schedule, brief, sizeof brief);
     print_time(c->seconds, text, sizeof text);
     (void)printf("  %-5s %s %s seed %llu  %s %s  %s%s%s%s%s%s\n", c->done ? "there" : "todo", c->cell->task->name,
                  c->cell->source ? c->cell->source : c->cell->model, (unsigned long long)c->cell->seed, c->cell->method->name, brief, c->done ? "" : "~",

@@ -15,6 +15,7 @@
 #include "harness/config_words.h"
 #include "harness/number.h"
 #include "harness/registry/registry.h"
+#include "harness/schedule.h"
 #include "harness/yaml.h"
 #include "kernels/core/alloc.h"
 
@@ -28,6 +29,7 @@ typedef struct entry { /* one line of `methods`: the product of its sweeps, wher
   const attn_method *method;
   const yaml_node *at;
   config_sweeps sweeps;
+  char *schedule; /* of schedule.h, owned by the documents; NULL: none */
   config_rule when;
 } entry;
 
@@ -47,7 +49,7 @@ typedef struct loader {
 
 typedef struct documents { /* config_experiment.impl: models are texts in there */
   yaml_doc *file, *set, *preset;
-  char **text; /* [n_texts] sources and models of tensors, owned */
+  char **text; /* [n_texts] schedules, sources and models of tensors; owned */
   int n_texts;
 } documents;
 
@@ -200,6 +202,33 @@ static int read_paddings(loader *l, yaml_node *n, ice_err *e) {
 
 /* ---- Methods and their parameters. */
 
+/* Takes over a text that cells point to. */
+static int keep_text(loader *l, char *text, ice_err *e) {
+  documents *docs = l->x->impl;
+  char **grown = text ? realloc(docs->text, (size_t)(docs->n_texts + 1) * sizeof *grown) : NULL;
+  if (!grown) {
+    free(text);
+    return no_memory(e);
+  }
+  docs->text = grown;
+  grown[docs->n_texts++] = text;
+  return ICE_OK;
+}
+
+static int read_schedule(loader *l, yaml_node *n, entry *out, ice_err *e) {
+  if (l->tensors || l->words) return yaml_fail_key(n, e, "schedule: only models of classes have one, not %s", l->tensors ? "tensors" : "prompts");
+  ICE_TRY(schedule_read(n, out->method, &out->schedule, e));
+  return keep_text(l, out->schedule, e);
+}
+
+/* A parameter stands in one place. */
+static int check_entry(const entry *en, ice_err *e) {
+  for (int i = 0; i < en->sweeps.n; i++)
+    if (schedule_sets(en->schedule, en->sweeps.item[i].param->key))
+      return yaml_fail_at(en->at, e, "%s.%s: the schedule sets it for every head; remove one of the two", en->method->name, en->sweeps.item[i].param->key);
+  return ICE_OK;
+}
+
 /* `- dense`, or `- iceformer: {k: [8, 16], when: {task: lra/text}}` */
 static int read_entry(loader *l, yaml_node *n, entry *out, ice_err *e) {
   int map = yaml_is_map(n);
@@ -215,7 +244,8 @@ static int read_entry(loader *l, yaml_node *n, entry *out, ice_err *e) {
     return yaml_fail(params, e, "allowed the parameters of %s: {key: value, ...}", out->method->name);
   for (int i = 0; i < yaml_count(params); i++) {
     yaml_node *value = yaml_value(params, i);
-    if (!strcmp(yaml_key(params, i), "when")) ICE_TRY(config_rule_read(value, out->method, l->tensors, &out->when, e));
+    if (!strcmp(yaml_key(params, i), "schedule")) ICE_TRY(read_schedule(l, value, out, e));
+    else if (!strcmp(yaml_key(params, i), "when")) ICE_TRY(config_rule_read(value, out->method, l->tensors, &out->when, e));
     else ICE_TRY(config_sweeps_add(&out->sweeps, out->method, yaml_key(params, i), value, e));
   }
   return ICE_OK;
@@ -412,6 +442,7 @@ static void free_cell(config_cell *c) {
 /* The cell of *c's task, model and seed with the values picked from each sweep of the entry, when it is wanted. */
 static int add_cell(loader *l, config_cell c, const entry *en, const int *pick, ice_err *e) {
   c.method = en->method;
+  c.schedule = en->schedule;
   c.params_json = NULL;
   if (!(c.params = registry_defaults(c.method))) return no_memory(e);
   for (int i = 0; i < en->sweeps.n; i++)
@@ -422,7 +453,7 @@ static int add_cell(loader *l, config_cell c, const entry *en, const int *pick, 
     free_cell(&c);
     return ICE_OK;
   }
-  if (!(c.params_json = registry_params_json(c.method, c.params))) {
+  if (!(c.params_json = schedule_params_json(c.method, c.params, c.schedule))) {
     free_cell(&c);
     return no_memory(e);
   }
@@ -528,20 +559,6 @@ static int refuse_twins(const config_experiment *x, ice_err *e) {
   return rc;
 }
 
-/* Source and model of a cell on tensors, kept by the documents. */
-static int keep_texts(loader *l, char *source, char *model, ice_err *e) {
-  documents *docs = l->x->impl;
-  char **grown = realloc(docs->text, (size_t)(docs->n_texts + 2) * sizeof *grown);
-  if (!grown) {
-    free(source), free(model);
-    return no_memory(e);
-  }
-  docs->text = grown;
-  grown[docs->n_texts++] = source;
-  grown[docs->n_texts++] = model;
-  return ICE_OK;
-}
-
 static int expand_tensors(loader *l, ice_err *e) {
   const int n_seeds = l->seeds ? yaml_count(l->seeds) : 1;
   const int64_t shapes = (int64_t)config_shapes_count(&l->shapes);
@@ -552,7 +569,9 @@ static int expand_tensors(loader *l, ice_err *e) {
         char *source, *model;
         if (l->seeds) (void)number_u64(yaml_text(yaml_item(l->seeds, s)), &c.seed);
         ICE_TRY(config_shapes_make(&l->shapes, i, c.task, c.seed, &source, &model, e));
-        ICE_TRY(keep_texts(l, source, model, e));
+        const int kept = keep_text(l, source, e);
+        ICE_TRY(keep_text(l, model, e));
+        ICE_TRY(kept);
         c.source = source;
         c.model = model;
         for (int k = 0; k < l->n_entries; k++) ICE_TRY(add_product(l, &c, &l->entry[k], e));
@@ -582,6 +601,7 @@ static int expand_models(loader *l, ice_err *e) {
 }
 
 static int expand(loader *l, ice_err *e) {
+  for (int i = 0; i < l->n_entries; i++) ICE_TRY(check_entry(l->entry + i, e));
   ICE_TRY(config_lengths_check(l->lengths, l->tasks, l->task, yaml_count(l->tasks), e));
   ICE_TRY(make_room(l, e));
   ICE_TRY(l->tensors ? expand_tensors(l, e) : expand_models(l, e));

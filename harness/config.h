@@ -19,7 +19,8 @@ typedef struct config_cell {
   const char *source; /* of tensors: text of synth.h; owned by the experiment. NULL: the cell runs a model */
   const attn_method *method;
   void *params;      /* method->params_size bytes, owned */
-  char *params_json; /* canonical, owned */
+  const char *schedule; /* values of parameters by layer and head, schedule.h; NULL: none; owned by the experiment */
+  char *params_json; /* canonical, schedule included; owned */
   uint64_t seed;
   int padded; /* key `padding`: 1 = compute, 0 = skip (default); see encoder_slot.padded */
   int64_t length; /* of tasks of words that come in lengths; 0: the task does not */

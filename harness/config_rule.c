@@ -6,6 +6,7 @@
 
 #include "harness/number.h"
 #include "harness/registry/registry.h"
+#include "harness/schedule.h"
 #include "kernels/core/alloc.h"
 
 static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory"); }
@@ -162,7 +163,7 @@ int config_rule_matches(const config_rule *r, const config_cell *c) {
   if (r->padding && !listed(r->padding, config_padding_words[c->padded])) return 0;
   if (c->source && !config_shapes_match(&r->shape, c->source)) return 0;
   for (int i = 0; i < r->sweeps.n; i++)
-    if (!swept(&r->sweeps.item[i], c->params)) return 0;
+    if (schedule_sets(c->schedule, r->sweeps.item[i].param->key) || !swept(&r->sweeps.item[i], c->params)) return 0;
   return 1;
 }
 

@@ -60,3 +60,12 @@ attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, in
   if (m->release) m->release(mm->plan);
   return status;
 }
+
+attn_status measure_method_once(const attn_method *m, const void *params, const measure_inputs *in, attn_viewm out, attn_stats *st,
+                                measure_cost *cost) {
+  measure_method mm;
+  ATTN_TRY(measure_method_open(&mm, m, &params, 1, in));
+  const attn_status status = measure_method_pass(&mm, in, 0, out, st, cost);
+  measure_method_close(&mm);
+  return status;
+}

@@ -42,6 +42,9 @@ typedef struct measure_cost {
  * the same place). st (NULL or [variants]) asks for key sets and log-sum-exps; cost [variants] may be NULL. */
 attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, int first, attn_viewm out, attn_stats *st,
                                 measure_cost *cost);
+/** One pass of one variant with memory of its own, from check to release: for what is not timed. st and cost may be NULL. */
+attn_status measure_method_once(const attn_method *m, const void *params, const measure_inputs *in, attn_viewm out, attn_stats *st,
+                                measure_cost *cost);
 /** Dense view of [b, h, n, width]. */
 static inline attn_viewm measure_dense_view(float *p, int64_t h, int64_t n, int64_t width) {
   return (attn_viewm){p, (ptrdiff_t)(h * n * width), (ptrdiff_t)(n * width), (ptrdiff_t)width};

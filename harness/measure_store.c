@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/registry/registry.h"
+#include "harness/schedule.h"
 #include "kernels/core/alloc.h"
 
 static store_metric metric(const char *name, stats_interval v) {
@@ -57,11 +58,13 @@ store_sample *measure_samples(const measure_result *r, measure_columns c, const 
   return s;
 }
 
-void measure_brief(const attn_method *m, const void *params, char *out, size_t size) {
+void measure_brief(const attn_method *m, const void *params, const char *schedule, char *out, size_t size) {
   char *plain = registry_defaults(m), value[64];
   size_t n = 0;
   out[0] = '\0';
+  if (schedule) n = (size_t)snprintf(out, size, "schedule=%s", schedule);
   for (const attn_param *p = m->params; plain && p && p->key && n < size; p++) {
+    if (schedule_sets(schedule, p->key)) continue;
     if (strcmp(p->key, "k") && !memcmp(plain + p->offset, (const char *)params + p->offset, 8)) continue;
     registry_param_print(p, params, value, sizeof value);
     n += (size_t)snprintf(out + n, size - n, "%s%s=%s", n ? " " : "", p->key, value);

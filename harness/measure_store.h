@@ -21,8 +21,9 @@ void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, 
  *  speed-ups are made of them. NULL when memory is out. */
 store_sample *measure_samples(const measure_result *r, measure_columns c, const char *method, int *count);
 
-/** The parameters worth a look, "k=20 levels=2": k, and what is not the default. */
-void measure_brief(const attn_method *m, const void *params, char *out, size_t size);
+/** The parameters worth a look, "k=20 levels=2": k, and what is not the default; with a schedule (schedule.h; NULL: none) in place of
+ *  what it sets. */
+void measure_brief(const attn_method *m, const void *params, const char *schedule, char *out, size_t size);
 /** "12.3 ms": nanoseconds with a fitting unit. */
 void measure_print_ns(double ns, char *out, size_t size);
 

@@ -37,14 +37,8 @@ static int run_dense(quality_ref *r, ice_err *e) {
   const attn_problem *pb = &r->in->pb;
   const attn_method *dense = registry_find("dense", e);
   if (!dense) return e ? e->code : ICE_INTERNAL;
-  const void *params = NULL;
-  measure_method mm;
   attn_stats st = {.lse = r->lse};
-  attn_status status = measure_method_open(&mm, dense, &params, 1, r->in);
-  if (status == ATTN_OK) {
-    status = measure_method_pass(&mm, r->in, 0, measure_dense_view(r->out, pb->h, pb->nq, pb->dv), &st, NULL);
-    measure_method_close(&mm);
-  }
+  const attn_status status = measure_method_once(dense, NULL, r->in, measure_dense_view(r->out, pb->h, pb->nq, pb->dv), &st, NULL);
   if (status == ATTN_OK) return ICE_OK;
   return ice_fail(e, ICE_INTERNAL, "reference: dense: %s (%s)", attn_last_error(), attn_status_text(status));
 }
@@ -122,7 +116,7 @@ void quality_on_keys(void *ctx, int64_t ib, int64_t ih, int64_t iq, const int32_
   s->count[i] = (int32_t)(had + count);
 }
 
-/* The k-th largest of n values, 1 <= k <= n; x is reordered. Three-way quickselect: equal values cost nothing. */
+/* The k-th largest of n values, 1 <= k <= n; x is reordered, the k largest come first. Three-way quickselect: equal values cost nothing. */
 static float kth_largest(float *x, int64_t n, int64_t k) {
   int64_t lo = 0, hi = n; /* the answer is in x[lo, hi) */
   for (;;) {
@@ -156,7 +150,7 @@ static int by_id(const void *a, const void *b) {
 
 /* One row of the comparison. */
 typedef struct row_result {
-  double diff2, ref2, mass, recall;
+  double diff2, ref2, mass, recall, best;
   int visible; /* 1: it sees a key */
   int broken;  /* 1: it leaves out more mass than was said */
 } row_result;
@@ -190,7 +184,9 @@ static int judge_row(const quality_ref *r, int64_t ib, int64_t ih, int64_t iq, i
   if (best > 0 && best < visible) {
     for (int64_t j = 0; j < visible; j++) scores[j] = mk->dot(pb->d, q, key0 + keep[j] * in->k.sn);
     least = (double)kth_largest(scores, visible, best) - rounding;
+    for (int64_t i = 0; i < best; i++) out->best += exp((double)pb->scale * (double)scores[i] - (double)lse); /* now the largest ones */
   }
+  if (best == visible || out->best > 1.0) out->best = 1.0;
   double mass = 0.0;
   int64_t hits = 0;
   for (int64_t i = 0; i < count; i++) {
@@ -268,6 +264,8 @@ int quality_add(quality_sums *s, const quality_ref *ref, attn_view out, quality_
     if (!keys || !res[i].visible) continue;
     s->mass += res[i].mass;
     s->recall += res[i].recall;
+    s->best += res[i].best;
+    s->keys += keys->count[i];
     s->set_rows++;
     if (keys->missing[i] < 0.0f) continue;
     s->bound += 1.0 - (double)keys->missing[i];
@@ -284,6 +282,8 @@ void quality_merge(quality_sums *to, const quality_sums *from) {
   to->ref2 += from->ref2;
   to->mass += from->mass;
   to->recall += from->recall;
+  to->best += from->best;
+  to->keys += from->keys;
   to->rows += from->rows;
   to->set_rows += from->set_rows;
   to->bound += from->bound;

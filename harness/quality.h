@@ -53,8 +53,9 @@ void quality_on_keys(void *ctx, int64_t ib, int64_t ih, int64_t iq, const int32_
 /** Sums that may run over several inputs and layers. Start with zeros. */
 typedef struct quality_sums {
   double l2, diff2, ref2; /* sums over rows of ||o - o_dense||, its square, ||o_dense||^2 */
-  double mass, recall, bound;
+  double mass, recall, bound, best; /* best: the mass on the k keys of largest score, which recall is judged by */
   int64_t rows, set_rows, bound_rows; /* rows compared; rows with visible keys of methods with key sets; those with a bound */
+  int64_t keys;                       /* that the set_rows used */
 } quality_sums;
 
 typedef struct quality {

@@ -104,6 +104,10 @@ static int same_value(const json_t *a, const json_t *b) {
 }
 static void print_value(FILE *f, const json_t *v) {
   char real[40];
+  if (json_is_object(v)) { /* a schedule */
+    (void)json_dumpf(v, f, JSON_COMPACT);
+    return;
+  }
   number_print(json_number_value(v), real, sizeof real);
   if (json_is_integer(v)) (void)fprintf(f, "%lld", (long long)json_integer_value(v));
   else (void)fputs(json_is_string(v) ? json_string_value(v) : real, f);

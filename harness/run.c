@@ -171,7 +171,7 @@ static void print_known(const cell_result *res, const char *label, const char *n
 
 static void report(run_state *r, const run_cell *c, const cell_result *res, const char *noise, int64_t wall_ms) {
   char brief[256], name[384], time_text[32];
-  measure_brief(c->cell->method, c->cell->params, brief, sizeof brief);
+  measure_brief(c->cell->method, c->cell->params, c->cell->schedule, brief, sizeof brief);
   char length[48] = "";
   if (c->cell->length) (void)snprintf(length, sizeof length, ", %lld %s", (long long)c->cell->length, c->cell->task->prompts->length_of);
   (void)snprintf(name, sizeof name, "%s%s%s%s%.80s%s", c->cell->method->name, *brief ? " " : "", brief,

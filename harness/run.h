@@ -74,6 +74,9 @@ typedef struct run_plan {
 
 /** Values of --limit and --threads, as text or NULL. */
 int run_read_numbers(const char *limit, const char *threads, run_options *o, ice_err *e);
+/** Finds a checkpoint by name and looks at it: path, hash, shape, training. ICE_DATA when it is missing (skip_missing: m->missing says
+ *  so) or damaged. `name` is borrowed. */
+int run_model_open(run_model *m, const task *t, const char *name, int skip_missing, ice_err *e);
 /** Loads the experiment, its data and models, and lists the cells that the options choose. ICE_USAGE for a bad file or
  *  option, ICE_DATA when data or a model is missing or not sane; the text says what to do. */
 int run_plan_create(run_plan *p, const char *file, const run_options *o, ice_err *e);

@@ -13,6 +13,7 @@
 #include "harness/registry/registry.h"
 #include "harness/run.h"
 #include "harness/run_words.h"
+#include "harness/schedule.h"
 #include "harness/synth.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
@@ -137,19 +138,22 @@ static void attention_of_name(run_model *m) {
   (void)snprintf(m->attention, sizeof m->attention, "%.*s", strncmp(last, "softmax", 7) ? (int)n : 7, last);
 }
 
+int run_model_open(run_model *m, const task *t, const char *name, int skip_missing, ice_err *e) {
+  *m = (run_model){.name = name};
+  ICE_TRY(find_model(m, skip_missing, e));
+  attention_of_name(m);
+  m->shape = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
+  return *m->missing ? ICE_OK : inspect_model(m, e);
+}
+
 static int add_model(run_plan *p, const task *t, const char *name, const run_model **out, ice_err *e) {
   for (int i = 0; i < p->n_models; i++)
     if (!strcmp(p->model[i].name, name)) {
       *out = p->model + i;
       return ICE_OK;
     }
-  run_model *m = p->model + p->n_models++;
-  *m = (run_model){.name = name};
-  *out = m;
-  ICE_TRY(find_model(m, p->x.skip_missing, e));
-  attention_of_name(m);
-  m->shape = encoder_lra_config(t->vocab, t->positions, t->classes, t->inputs);
-  return *m->missing ? ICE_OK : inspect_model(m, e);
+  *out = p->model + p->n_models;
+  return run_model_open(p->model + p->n_models++, t, name, p->x.skip_missing, e);
 }
 
 /* ---- Filter. */
@@ -179,7 +183,7 @@ static int pair_matches(const config_cell *c, const char *key, const char *value
                      : !strcmp(key, "length") ? length
                      : !strcmp(key, "padding") ? (c->padded ? "compute" : "skip")
                                                : NULL;
-  const attn_param *p = text ? NULL : registry_param(c->method, key, NULL);
+  const attn_param *p = text || schedule_sets(c->schedule, key) ? NULL : registry_param(c->method, key, NULL);
   if (!text && !p) return 0;
   *known = 1;
   for (const char *at = values; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
@@ -254,6 +258,15 @@ static void judge_training(run_cell *c) {
   }
 }
 
+/* Does the schedule of the cell, if there is one, have the shape of the model? */
+static int check_schedule(const run_cell *c, ice_err *e) {
+  head_schedule s;
+  const encoder_config *m = &c->model->shape;
+  int rc = c->missing ? ICE_OK : schedule_open(&s, c->cell->method, c->cell->params, c->cell->params_json, m->layers, m->heads, e);
+  if (!c->missing) schedule_close(&s);
+  return rc;
+}
+
 /* Rows of a build that may store no times (or none to be trusted) must not stand in for those of a release. */
 static char *make_key(const run_plan *p, const run_cell *c) {
   const char *variant = machine_get()->variant;
@@ -284,6 +297,7 @@ static int add_cell(run_plan *p, const config_cell *cell, const run_options *o, 
   c->partial = o->limit > 0 && o->limit < all;
   c->limit = c->partial ? o->limit : 0;
   judge_training(c);
+  if (c->cell->schedule) ICE_TRY(check_schedule(c, e));
   if (!c->data->official) add_label(c->label, sizeof c->label, c->data->note ? c->data->note : "generated data");
   if (cell->padded) add_label(c->label, sizeof c->label, LABEL_PADDED);
   if (c->model->untrained) add_label(c->label, sizeof c->label, "untrained");

@@ -75,10 +75,18 @@ int encoder_load(encoder *m, const char *path, ice_err *e);
  *  The file appears whole or not at all. */
 int encoder_save(const encoder *m, const float *params, const char *path, const char *const *meta, ice_err *e);
 
+/** What one head of one layer gets. */
+typedef struct encoder_head {
+  const attn_method *method;
+  const void *params;
+} encoder_head;
+
 /** What stands in the attention slot of every layer, and what is asked of it. */
 typedef struct encoder_slot {
   const attn_method *method;
   const void *params;
+  const encoder_head *heads; /* [layers, heads]: instead of method and params, by head; borrowed, may change between passes. NULL: all
+                                heads alike. Neighbours with the same pointers share a call, seeded by the first. No learned tensors. */
   uint64_t seed; /* layer l uses attn_hash(seed, l, 0) */
   int threads; /* 1..4096 */
   int padded;  /* 1: every sequence is filled up to the model's positions with id 0; the attention gets all rows and a mask */
@@ -86,7 +94,9 @@ typedef struct encoder_slot {
 
 /** One attention call, as seen by the observer below. */
 typedef struct encoder_call {
-  int layer;
+  int layer, head; /* head: the first of problem.h; 0 when all heads are alike */
+  const attn_method *method;
+  const void *params;
   attn_problem problem;
   attn_view q, k, v;
   const uint8_t *kmask; /* [1, n] of a padded run, else NULL */

@@ -30,14 +30,25 @@ struct encoder_run {
   size_t plan_bytes, scratch_bytes;
 };
 
+/* Does what stands in the slot fit into this kind of run? */
+static int check_heads(const encoder *m, const encoder_slot *slot, ice_err *e) {
+  const int n = slot->heads ? m->cfg.layers * m->cfg.heads : 1;
+  for (int i = 0; i < n; i++) {
+    const attn_method *me = slot->heads ? slot->heads[i].method : slot->method;
+    if (slot->padded && !(me->caps & ATTN_CAP_MASK))
+      return ice_fail(e, ICE_USAGE, "%s takes no mask, which padded positions need", me->name);
+    if (slot->heads && me->learned) return ice_fail(e, ICE_USAGE, "%s learns tensors for all heads together: heads cannot differ", me->name);
+  }
+  return ICE_OK;
+}
+
 int encoder_run_create(encoder_run **out, const encoder *m, const encoder_slot *slot, int64_t n_max, ice_err *e) {
   *out = NULL;
   if (slot->threads < 1 || slot->threads > 4096)
     return ice_fail(e, ICE_USAGE, "encoder: threads = %d, allowed 1..4096", slot->threads);
   if (n_max < 1 || n_max > m->cfg.positions)
     return ice_fail(e, ICE_USAGE, "encoder: memory for %lld tokens, allowed 1..%d", (long long)n_max, m->cfg.positions);
-  if (slot->padded && !(slot->method->caps & ATTN_CAP_MASK))
-    return ice_fail(e, ICE_USAGE, "%s takes no mask, which padded positions need", slot->method->name);
+  ICE_TRY(check_heads(m, slot, e));
   encoder_run *r = attn_calloc(sizeof *r);
   if (!r) return ice_fail(e, ICE_INTERNAL, "out of memory");
   r->m = m;
@@ -85,57 +96,75 @@ static int grow(void **p, size_t *have, size_t need, ice_err *e) {
   return ICE_OK;
 }
 
-static int method_error(const encoder_slot *s, attn_status st, ice_err *e) {
-  return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", s->method->name, attn_last_error(), attn_status_text(st));
+static int method_error(const attn_method *m, attn_status st, ice_err *e) {
+  return ice_fail(e, ICE_INTERNAL, "%s: %s (%s)", m->name, attn_last_error(), attn_status_text(st));
 }
 
-/* The attention of one layer on r->acts, timed. */
-static int attend(encoder_run *r, int layer, int64_t n, encoder_cost *cost,
+/* What a head gets, and the end of the run of heads from there on that get the same. */
+static encoder_head head_of(const encoder_run *r, int layer, int head) {
+  const encoder_slot *s = &r->slot;
+  return s->heads ? s->heads[layer * r->m->cfg.heads + head] : (encoder_head){s->method, s->params};
+}
+static int run_of_heads(const encoder_run *r, int layer, int from) {
+  const encoder_head first = head_of(r, layer, from);
+  for (int to = from + 1; to < r->m->cfg.heads; to++) {
+    const encoder_head h = head_of(r, layer, to);
+    if (h.method != first.method || h.params != first.params) return to;
+  }
+  return r->m->cfg.heads;
+}
+
+/* The attention of the heads [from, to) of one layer, which get the same, on r->acts, timed. */
+static int attend(encoder_run *r, int layer, int from, int to, int64_t n, encoder_cost *cost,
                   void (*observer)(void *, const encoder_call *), void *ctx, ice_err *e) {
   const encoder_config *c = &r->m->cfg;
   const encoder_slot *slot = &r->slot;
-  const attn_method *me = slot->method;
-  const ptrdiff_t w = c->width, hd = w / c->heads;
+  const encoder_head own = head_of(r, layer, from);
+  const attn_method *me = own.method;
+  const ptrdiff_t w = c->width, hd = w / c->heads, skip = from * hd;
   const layer_acts *a = &r->acts;
   const layer_weights *lw = &r->net.layer[layer];
   encoder_call call = {.layer = layer,
+                       .head = from,
+                       .method = me,
+                       .params = own.params,
                        .problem = {.b = 1,
-                                   .h = c->heads,
-                                   .hkv = c->heads,
+                                   .h = to - from,
+                                   .hkv = to - from,
                                    .nq = n,
                                    .nk = n,
                                    .d = hd,
                                    .dv = hd,
                                    .scale = 1.0f / sqrtf((float)hd),
                                    .threads = slot->threads,
-                                   .seed = attn_hash(slot->seed, (uint64_t)layer, 0),
+                                   .seed = attn_hash(slot->seed, (uint64_t)layer, (uint64_t)from),
                                    .weights = lw->learned,
                                    .weights_bytes = lw->learned_bytes,
                                    .positions = lw->learned ? c->positions : 0},
-                       .q = {a->q, n * w, hd, w},
-                       .k = {layer_shared_qk(lw) ? a->q : a->k, n * w, hd, w},
-                       .v = {a->v, n * w, hd, w},
+                       .q = {a->q + skip, n * w, hd, w},
+                       .k = {(layer_shared_qk(lw) ? a->q : a->k) + skip, n * w, hd, w},
+                       .v = {a->v + skip, n * w, hd, w},
                        .kmask = r->mask};
-  const attn_viewm out = {a->o, n * w, hd, w};
+  const attn_viewm out = {a->o + skip, n * w, hd, w};
   attn_mem need;
-  attn_status st = attn_check(me, &call.problem, slot->params);
-  if (st == ATTN_OK) st = me->sizes(&call.problem, slot->params, &need);
-  if (st != ATTN_OK) return method_error(slot, st, e);
+  attn_status st = attn_check(me, &call.problem, own.params);
+  if (st == ATTN_OK) st = me->sizes(&call.problem, own.params, &need);
+  if (st != ATTN_OK) return method_error(me, st, e);
   ICE_TRY(grow(&r->plan, &r->plan_bytes, need.plan, e));
   ICE_TRY(grow(&r->scratch, &r->scratch_bytes, need.scratch, e));
-  st = me->prepare(r->plan, &call.problem, slot->params);
-  if (st != ATTN_OK) return method_error(slot, st, e);
+  st = me->prepare(r->plan, &call.problem, own.params);
+  if (st != ATTN_OK) return method_error(me, st, e);
   attn_stats stats = {0};
   attn_alloc_reset_peak();
   size_t live = attn_alloc_counters().live_bytes;
   uint64_t t0 = (uint64_t)attn_now_ns();
   st = me->build(r->plan, call.k, call.v, call.kmask, r->scratch);
   uint64_t t1 = (uint64_t)attn_now_ns();
-  if (st == ATTN_OK) st = me->forward(r->plan, slot->params, call.q, out, r->scratch, &stats);
+  if (st == ATTN_OK) st = me->forward(r->plan, own.params, call.q, out, r->scratch, &stats);
   uint64_t t2 = (uint64_t)attn_now_ns();
   size_t index = attn_alloc_counters().peak_bytes - live;
   if (me->release) me->release(r->plan);
-  if (st != ATTN_OK) return method_error(slot, st, e);
+  if (st != ATTN_OK) return method_error(me, st, e);
   if (cost) {
     uint64_t bytes = need.plan + need.scratch + index;
     cost->attention_ns += t2 - t0;
@@ -200,7 +229,10 @@ static int encode(encoder_run *r, const int32_t *ids, int64_t length, float *poo
       layer_before_attention(mk, w, s, i * ROW_BLOCK, i + 1 < blocks ? (i + 1) * ROW_BLOCK : n);
     *model_ns += (uint64_t)attn_now_ns() - t0;
     encoder_cost one = {0};
-    ICE_TRY(attend(r, l, n, &one, observer, ctx, e));
+    for (int h = 0, to; h < c->heads; h = to) {
+      to = run_of_heads(r, l, h);
+      ICE_TRY(attend(r, l, h, to, n, &one, observer, ctx, e));
+    }
     *model_ns += one.attention_ns;
     if (cost) {
       cost->attention_ns += one.attention_ns;

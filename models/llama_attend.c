@@ -53,6 +53,8 @@ int llama_attend(llama_run *r, int layer, int64_t n, llama_cost *cost, llama_see
   const void *params = me == r->slot.attention.method ? r->slot.attention.params : NULL;
   const ptrdiff_t keys = c->heads * c->head_dim;
   encoder_call call = {.layer = layer,
+                       .method = me,
+                       .params = params,
                        .problem = problem_of(r, layer, n, r->n + n, 1),
                        .q = {r->q, n * keys, c->head_dim, keys},
                        .k = cache_of(r, r->k, layer),
