@@ -504,6 +504,31 @@ static void test_memory__every_failure__is_reported_and_nothing_leaks(void **sta
   llama_close(m);
 }
 
+/* The proportions of a 7B model and 4,096 tokens, a 16th of both: what is not weights and cache has to stay below a tenth of them. */
+static void test_memory__long_prompt__weights_cache_and_a_tenth(void **state) {
+  (void)state;
+  enum { N = 256 };
+  llama_config c = tiny;
+  c.vocab = 2000, c.layers = 32, c.width = 256, c.heads = c.kv_heads = 8, c.head_dim = 32, c.mlp = 688, c.context = N;
+  int32_t ids[N];
+  draw_ids(ids, N, c.vocab);
+  const size_t before = attn_alloc_counters().live_bytes;
+  llama *m = random_model(&c);
+  const llama_slot slot = slot_of("dense", NULL);
+  llama_run *r = run_of(m, &slot, N);
+  prefill(r, ids, N - 1, NULL);
+  const size_t held = attn_alloc_counters().live_bytes - before;
+  step(r, ids[N - 1], NULL);
+  const double cache = 2.0 * 4.0 * (double)(c.layers * c.kv_heads * c.head_dim) * N, least = cache + (double)llama_weight_bytes(m);
+  assert_true((double)held >= least);
+  if ((double)held > 1.1 * least) fail_msg("%zu bytes for %.0f of weights and cache", held, least);
+  assert_true(fabs((double)llama_run_bytes(r) + (double)llama_weight_bytes(m) - (double)held) < 1e-3 * least); /* what is reported is what is held */
+  assert_int_equal(attn_alloc_counters().live_bytes - before, held);  /* a token more needs nothing more */
+  llama_run_destroy(r);
+  llama_close(m);
+  assert_int_equal(attn_alloc_counters().live_bytes, before);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_stories__greedy__published_ids_and_text),
@@ -518,6 +543,7 @@ int main(void) {
       cmocka_unit_test(test_run__what_does_not_fit__refused),
       cmocka_unit_test(test_random__impossible_sizes__refused),
       cmocka_unit_test(test_memory__every_failure__is_reported_and_nothing_leaks),
+      cmocka_unit_test(test_memory__long_prompt__weights_cache_and_a_tenth),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
