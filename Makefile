@@ -92,7 +92,9 @@ check-tests: $(B)/icebench $(TESTBIN) $(REPLAY) ## run the tests without looking
 
 QUICK_DATA := datasets/data/lra/listops-1000
 QUICK_DB   := results/quickstart.db
-quickstart: deps ## install what is missing, build, run the ListOps experiment; table and charts
+# Its own cases, whatever data there are. They take no time to make.
+QUICK_LINES := build/data
+quickstart: deps ## install what is missing, build, run ListOps and LongEval lines; tables and charts
 	@$(MAKE) --no-print-directory all
 	@# Made when absent or half made. Files without a generated.json are official ones, which stay.
 	@if test -e $(QUICK_DATA)/generated.json; then grep -q '"complete": true' $(QUICK_DATA)/generated.json; \
@@ -100,6 +102,9 @@ quickstart: deps ## install what is missing, build, run the ListOps experiment; 
 	@$(B)/icebench run configs/quickstart.yaml --db $(QUICK_DB)
 	@$(B)/icebench report --experiment quickstart --allow-mixed --db $(QUICK_DB)
 	@$(B)/icebench plot --experiment quickstart --db $(QUICK_DB) --out plots/out
+	@$(B)/icebench data make longeval/lines --seed 7 --lengths 200 --examples 6 --out $(QUICK_LINES) -q
+	@ICEBENCH_DATA_DIR=$(QUICK_LINES) $(B)/icebench run configs/quickstart-lines.yaml --db $(QUICK_DB)
+	@$(B)/icebench report --experiment quickstart-lines --allow-mixed --db $(QUICK_DB)
 	@echo "rows: $(QUICK_DB), view results; charts: plots/out/; again, or with other settings: icebench run --help"
 
 # OpenBLAS picks its kernels itself here: what somebody exported for a comparison must not decide a benchmark.
