@@ -9,7 +9,8 @@
  *         t_ci = softmax over queries (not landmarks: so in the authors' code) of qbar_c.q_i. mis_bh: alpha = 1, prop_c the sum over all
  *         proposals; mis_biased: alpha_ci = exp(scale mu_c.q_i) beside it.
  *         Inference draws nothing: w_c = mu_c. Training adds noise.
- * Source  Zheng et al. 2022 (arXiv:2204.04667) and its code; the variant without parameters in the pooling, so nothing is learned.
+ * Source  Zheng et al. 2022 (arXiv:2204.04667) and its code; pooling without parameters, which is all that its
+ *         default has in one dimension ("adaptive-1d" would learn a map): nothing is learned.
  * Cost    14 n C d flops (the products with qbar twice, instead of n C floats of memory) and 4 n C exponentials per head; O(n).
  * Differs The noise of training is N(0, I / scale) by default, with which the estimator of the paper tends to softmax; the
  *         authors' code draws N(0, I) (noise=unit). A mask is resolved first: segments are cut over kept tokens, and a masked

@@ -86,8 +86,23 @@ void attn_case_make(attn_case *c, attn_shape s, attn_source source, uint64_t see
   }
 }
 
+void attn_case_learn(attn_case *c, const attn_method *m, const void *params) {
+  enum { POSITIONS = 700 };
+  attn_problem longest = c->pb;
+  attn_rng r;
+  longest.positions = c->pb.nk > POSITIONS ? c->pb.nk : POSITIONS;
+  const int64_t floats = (int64_t)attn_learned_floats(m, &longest, params);
+  if (!floats) return;
+  float *w = guard_new(&c->learned, floats, 0, 1);
+  attn_rng_seed(&r, 4, 4);
+  for (int64_t i = 0; i < floats; i++) w[i] = (float)(0.35 * (attn_rng_uniform(&r) - 0.5));
+  longest.weights = w, longest.weights_bytes = (size_t)floats * sizeof(float);
+  c->pb = longest;
+}
+
 void attn_case_free(attn_case *c) {
   free(c->mask);
+  if (c->learned.base) guard_free(&c->learned);
   guard_free(&c->gq);
   guard_free(&c->gk);
   guard_free(&c->gv);
@@ -119,9 +134,8 @@ static void count_key(void *ctx, int64_t ib, int64_t ih, int64_t iq, const int32
   }
 }
 
-attn_status attn_case_run(const attn_method *m, const void *params, const attn_case *c, int flags, attn_result *r) {
+static attn_status run(const attn_method *m, const void *params, const attn_case *c, int flags, attn_result *r) {
   const attn_problem *pb = &c->pb;
-  *r = (attn_result){.pb = *pb, .rows = pb->b * pb->h * pb->nq};
   attn_status st = attn_check(m, pb, params);
   if (st != ATTN_OK) return st;
   attn_mem need = {0};
@@ -157,6 +171,16 @@ attn_status attn_case_run(const attn_method *m, const void *params, const attn_c
   guard_free(&plan);
   guard_free(&scratch);
   if (attn_alloc_counters().live_bytes != live) fail_msg("%s leaked memory", m->name);
+  return st;
+}
+
+attn_status attn_case_run(const attn_method *m, const void *params, const attn_case *c, int flags, attn_result *r) {
+  attn_case own = *c;
+  *r = (attn_result){.pb = c->pb, .rows = c->pb.b * c->pb.h * c->pb.nq};
+  if (!c->pb.weights) attn_case_learn(&own, m, params);
+  const attn_status st = run(m, params, &own, flags, r);
+  if (own.learned.base && !guard_intact(&own.learned)) fail_msg("%s wrote beside what it has learned", m->name);
+  if (!c->pb.weights && own.learned.base) guard_free(&own.learned);
   return st;
 }
 

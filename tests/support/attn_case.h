@@ -21,12 +21,14 @@ typedef struct attn_case {
   attn_problem pb; /* scale 1/sqrt(d), threads 2, the seed given */
   attn_view q, k, v;
   uint8_t *mask; /* [b, nk] or NULL */
-  guard gq, gk, gv;
+  guard gq, gk, gv, learned;
 } attn_case;
 
 /** Fills a case; masked keys and values and the gaps between rows hold NaN. */
 void attn_case_make(attn_case *c, attn_shape s, attn_source source, uint64_t seed);
-/** Turns the mask off. */
+/** Draws what a method learns, evenly from -0.175 to 0.175, into pb.weights, for sequences of up to 700 tokens, or of nk if that is more: the same numbers for
+ *  all shorter ones. Nothing to learn: the case stays as it is. */
+void attn_case_learn(attn_case *c, const attn_method *m, const void *params);
 void attn_case_free(attn_case *c);
 /** Row of a tensor of the case, writable. */
 float *attn_case_row(const attn_view *v, int64_t ib, int64_t ih, int64_t i);
@@ -47,7 +49,8 @@ typedef struct attn_result { /* rows in the order [b, h, nq] */
 
 enum { ATTN_WANT_KEYS = 1, ATTN_AT_END = 2 /* plan and scratch end, instead of begin, beside an unmapped page */ };
 
-/** Walks the method through check, sizes, prepare, build, forward, release in memory of exactly the size it asked for.
+/** Walks the method through check, sizes, prepare, build, forward, release in memory of exactly the size it asked for. What it
+ *  learns is drawn, unless the case has it.
  *  Returns the first status other than ATTN_OK. Reports canaries touched, memory leaked, or memory taken in forward as
  *  failures of the running test. On any status the result is to be freed. */
 attn_status attn_case_run(const attn_method *m, const void *params, const attn_case *c, int flags, attn_result *r);

@@ -46,6 +46,8 @@ static const struct {
     {"lara", "landmarks=9"},
     {"lara", "landmarks=5 estimator=mis_bh"},
     {"lara", "landmarks=7 estimator=mis_biased"},
+    {"linformer", "rank=16"},
+    {"linformer", "rank=5 sharing=separate heads=one"},
     {"performer", "features=37 projection=iid eps=0.000000000001"},
     {"performer", "features=70 kernel=relu eps=0.001"},
     {"performer", "kernel=relu_plain eps=0.001"},

@@ -12,8 +12,8 @@ typedef struct subject {
   void *params;
 } subject;
 
-/** All subjects, ended by m == NULL; built on first use, kept for the life of the program. Methods with
- *  learned tensors are left out, but for settings that need none: they are tested where those are. */
+/** All subjects, ended by m == NULL; built on first use, kept for the life of the program. The defaults
+ *  of methods with learned tensors are left out: they add what is no attention, or are large. */
 const subject *subjects(void);
 /** A copy of the parameters of a subject with "key=value key=value" applied; free() it. A wrong text fails the test. */
 void *subject_params(const subject *s, const char *settings);
