@@ -70,7 +70,7 @@ train_case train_case_new(const attn_method *m, const void *params, attn_problem
   train_case x = {.m = m, .params = params, .pb = pb, .drop = drop, .key = 42};
   attn_rng r;
   attn_rng_seed(&r, (uint64_t)(pb.nk * 1000 + pb.d), 5);
-  x.pb.positions = pb.nk;
+  if (!x.pb.positions) x.pb.positions = pb.nk;
   draw(&x, &r, spread);
   x.pb.weights = x.size[TRAIN_W] ? x.t[TRAIN_W] : NULL;
   x.pb.weights_bytes = (size_t)x.size[TRAIN_W] * sizeof(float);
@@ -214,6 +214,34 @@ void train_case_check_bits(const attn_method *m, const void *params, attn_proble
   x.drop = 0.0f;
   train_case_check_method(&x);
   attn_free(out), train_case_free(&x);
+}
+
+void train_case_check_padding(const attn_method *m, const void *params, int64_t n, double bound) {
+  attn_problem pb = train_case_problem(1, 2, n, 8, 8, 0), longer = train_case_problem(1, 2, n + n / 3 + 1, 8, 8, 0);
+  pb.positions = longer.nk;
+  train_case x = train_case_new(m, params, pb, 0.2f, 0, 1.0), y = train_case_new(m, params, longer, 0.2f, 1, 1.0);
+  for (int i = 0; i < TRAIN_TENSORS; i++) {
+    if (i > TRAIN_W && i != TRAIN_DOUT) continue;
+    for (int64_t j = 0; j < y.size[i]; j++) y.t[i][j] = j < x.size[i] ? x.t[i][j] : i == TRAIN_DOUT ? 0.0f : i == TRAIN_Q ? 1.0f : NAN;
+  }
+  for (int64_t j = 0; j < longer.nk; j++) y.mask[j] = j < n;
+  train_case_forward(&x), train_case_backward(&x), train_case_forward(&y), train_case_backward(&y);
+  assert_memory_equal(x.t[TRAIN_OUT], y.t[TRAIN_OUT], (size_t)x.size[TRAIN_OUT] * sizeof(float));
+  for (int i = TRAIN_DQ; i <= TRAIN_DW; i++)
+    for (int64_t j = 0; j < y.size[i]; j++) {
+      const double want = j < x.size[i] ? (double)x.t[i][j] : 0.0, got = (double)y.t[i][j];
+      if (!(fabs(got - want) <= 1e-5 * fabs(want) + bound)) fail_here(&y, "padding moves gradient", j, got, want, bound);
+    }
+  train_case_free(&x), train_case_free(&y);
+}
+
+void train_case_check_nothing_left(const attn_method *m, const void *params) {
+  train_case x = train_case_new(m, params, train_case_problem(2, 2, 40, 8, 8, 0), 0.2f, 1, 1.0);
+  memset(x.mask, 0, 80);
+  train_case_forward(&x), train_case_backward(&x);
+  for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++)
+    for (int64_t j = 0; j < x.size[i] && i != TRAIN_DOUT; j++) assert_true(x.t[i][j] == (i == TRAIN_DW ? TRAIN_DW_START : 0.0f));
+  train_case_free(&x);
 }
 
 void train_case_check_encoder(const encoder_config *base, const attn_method *m, const void *params, int64_t n, double dropout,

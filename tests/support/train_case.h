@@ -25,7 +25,7 @@ typedef struct train_case {
   void *ctx;
 } train_case;
 
-/** A problem of equal nq and nk, two threads. */
+/** A problem of equal nq and nk, two threads; learned tensors are those of sequences of nk, unless positions says more. */
 attn_problem train_case_problem(int64_t b, int64_t h, int64_t n, int64_t d, int64_t dv, int causal);
 
 /** Normal v and dout, q and k `spread` times that, 0.3 times that for learned tensors. masked: a quarter of the keys, which then hold NaN
@@ -52,6 +52,11 @@ void train_case_check_threads(train_case *x);
 void train_case_check_method(train_case *x);
 /** The two above, on a problem with dropout and a mask if the method takes one, and that another key drops other weights. */
 void train_case_check_bits(const attn_method *m, const void *params, attn_problem pb);
+
+/** Padding behind `n` tokens, NaN in keys and values, changes no bit of their outputs, and gradients by rounding (`bound`) at most. */
+void train_case_check_padding(const attn_method *m, const void *params, int64_t n, double bound);
+/** Without any key, outputs and gradients are zeros. */
+void train_case_check_nothing_left(const attn_method *m, const void *params);
 
 /** A whole encoder with the method in its slots, against the double encoder with `attend` in them: loss, and every element of its
  *  gradient, for n tokens (at most 64), some of them masked. */

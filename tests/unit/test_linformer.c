@@ -209,37 +209,14 @@ static void test_rank__one__one_vector_for_every_query(void **state) {
 /* G1: padding behind the sequence, holding NaN, changes no bit of forward, nor of any gradient. */
 static void test_padding__masked_tail_of_nan__same_bits(void **state) {
   (void)state;
-  enum { N = 150, PADDED = 201 };
   set(20, LINFORMER_SEPARATE, LINFORMER_ONE);
-  train_case x = train_case_new(method, &settings, train_case_problem(1, 2, N, 8, 8, 0), 0.2f, 0, 1.0f);
-  train_case y = train_case_new(method, &settings, train_case_problem(1, 2, PADDED, 8, 8, 0), 0.2f, 1, 1.0f);
-  for (int i = 0; i < TRAIN_TENSORS; i++) {
-    if (i != TRAIN_Q && i != TRAIN_K && i != TRAIN_V && i != TRAIN_DOUT) continue;
-    for (int64_t j = 0; j < y.size[i]; j++) y.t[i][j] = j < x.size[i] ? x.t[i][j] : i == TRAIN_DOUT ? 0.0f : i == TRAIN_Q ? 1.0f : NAN;
-  }
-  for (int side = 0; side < 2; side++)
-    memcpy(y.t[TRAIN_W] + side * PADDED * 20, x.t[TRAIN_W] + side * N * 20, (size_t)(N * 20) * sizeof(float));
-  for (int64_t j = 0; j < PADDED; j++) y.mask[j] = j < N;
-  train_case_forward(&x), train_case_backward(&x), train_case_forward(&y), train_case_backward(&y);
-  assert_memory_equal(x.t[TRAIN_OUT], y.t[TRAIN_OUT], (size_t)x.size[TRAIN_OUT] * sizeof(float));
-  for (int i = TRAIN_DK; i <= TRAIN_DV; i++)
-    for (int64_t j = 0; j < y.size[i]; j++) {
-      const double want = j < x.size[i] ? (double)x.t[i][j] : 0.0;
-      assert_true(fabs((double)y.t[i][j] - want) <= 1e-5 * fabs(want) + 1e-5);
-    }
-  for (int64_t j = N; j < PADDED; j++) assert_true(y.t[TRAIN_DW][j * 20] == TRAIN_DW_START);
-  train_case_free(&x), train_case_free(&y);
+  train_case_check_padding(method, &settings, 150, 1e-5);
 }
 
 static void test_mask__nothing_left__zeros(void **state) {
   (void)state;
-  set(9, LINFORMER_KV, LINFORMER_EACH);
-  train_case x = train_case_new(method, &settings, train_case_problem(2, 2, 40, 8, 8, 0), 0.2f, 1, 1.0f);
-  memset(x.mask, 0, 80);
-  train_case_forward(&x), train_case_backward(&x);
-  for (int i = TRAIN_OUT; i < TRAIN_TENSORS; i++)
-    for (int64_t j = 0; j < x.size[i] && i != TRAIN_DOUT; j++) assert_true(x.t[i][j] == (i == TRAIN_DW ? TRAIN_DW_START : 0.0f));
-  train_case_free(&x);
+  set(20, LINFORMER_SEPARATE, LINFORMER_ONE);
+  train_case_check_nothing_left(method, &settings);
 }
 
 static void test_check__tensors_missing_or_for_shorter_sequences__refused(void **state) {
