@@ -7,6 +7,7 @@
 #include "harness/cli.h"
 #include "harness/published.h"
 #include "harness/report.h"
+#include "harness/report_iso.h"
 #include "harness/report_mixed.h"
 #include "harness/report_verdicts.h"
 
@@ -17,18 +18,27 @@ static int terminal_width(void) {
 }
 
 static int report_main(const cli_common *common, int argc, char **argv, ice_err *e) {
-  const char *format = "md", *experiment = NULL, *against = NULL, *mixed = NULL;
+  const char *format = "md", *experiment = NULL, *against = NULL, *mixed = NULL, *bound = NULL, *by = "estimate";
+  report_iso iso = {0};
   int n = 0, chosen = -1;
   const cli_option spec[] = {{.name = "format", .has_value = 1, .value = &format},
                              {.name = "experiment", .has_value = 1, .value = &experiment},
                              {.name = "against", .has_value = 1, .value = &against},
                              {.name = "allow-mixed", .value = &mixed},
+                             {.name = "iso-accuracy", .has_value = 1, .value = &bound},
+                             {.name = "iso-by", .has_value = 1, .value = &by},
+                             {.name = "out", .has_value = 1, .value = &iso.out},
                              {.name = NULL}};
   ICE_TRY(cli_parse(argc, argv, spec, NULL, 0, &n, e));
   for (int i = 0; report_formats[i]; i++)
     if (!strcmp(format, report_formats[i])) chosen = i;
   if (chosen < 0) return ice_fail(e, ICE_USAGE, "--format = %s, allowed md, csv, json, latex, html", format);
   if (against && strcmp(against, "paper")) return ice_fail(e, ICE_USAGE, "--against = %s, allowed paper", against);
+  if (bound) ICE_TRY(cli_real("iso-accuracy", bound, 0.01, 2, &iso.bound, e));
+  if (strcmp(by, "estimate") && strcmp(by, "lower")) return ice_fail(e, ICE_USAGE, "--iso-by = %s, allowed estimate, lower", by);
+  if (bound && against) return ice_fail(e, ICE_USAGE, "--iso-accuracy and --against are two reports");
+  if (iso.out && !(bound && experiment)) return ice_fail(e, ICE_USAGE, "--out %s: goes with --iso-accuracy and --experiment", iso.out);
+  iso.lower = !strcmp(by, "lower");
   char *published = NULL;
   store *s;
   int rc = against ? report_paper_files(&published, e) : ICE_OK;
@@ -38,7 +48,8 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
     if (!mixed && !published) rc = report_refuse_mixed(s, experiment, e);
     int beside = 0; /* rows of tasks in words; an experiment of them has no verdicts on the Long Range Arena */
     if (rc == ICE_OK && published && o.format == REPORT_MD) rc = published_write(s, &o, stdout, &beside, e);
-    if (rc == ICE_OK && !(beside && experiment)) rc = published ? report_verdicts_write(s, &o, published, stdout, e) : report_write(s, &o, stdout, e);
+    if (rc == ICE_OK && bound) rc = report_iso_write(s, &o, &iso, stdout, e);
+    else if (rc == ICE_OK && !(beside && experiment)) rc = published ? report_verdicts_write(s, &o, published, stdout, e) : report_write(s, &o, stdout, e);
     store_close(s);
   }
   free(published);
@@ -49,7 +60,7 @@ const cli_verb cli_verb_report = {
     .name = "report",
     .summary = "tables from the database",
     .help = "usage: icebench report [--db FILE] [--experiment NAME] [--format md|csv|json|latex|html] [--against paper]\n"
-            "                       [--allow-mixed]\n"
+            "                       [--iso-accuracy BOUND [--iso-by estimate|lower] [--out FILE.yaml]] [--allow-mixed]\n"
             "\n"
             "One row per cell: accuracy, attention time, speed-up against both baselines, error, memory; a cell without a\n"
             "result says why. md, latex and html are for people and carry a legend; csv and json carry every column of the\n"
@@ -61,9 +72,14 @@ const cli_verb cli_verb_report = {
             "--against paper gives instead every published value (results/paper/) with ours, the ratio, and a verdict:\n"
             "reproduced, differs, or not runnable here and why. It takes the rows of configs/paper/lra.yaml, or the best there\n"
             "are; csv and json have one record a value.\n"
+            "--iso-accuracy 0.99 tells how much faster each method is at 0.99 of the accuracy of dense or more: of its settings with\n"
+            "rows of the dev split (run FILE --set split=dev) the fastest that keeps so much is chosen, by the estimate of accuracy /\n"
+            "accuracy of dense, or with --iso-by lower by the lower end of its interval; then its rows of the test split are shown, with\n"
+            "intervals. --out writes an experiment of the same name that runs the choices on the test split.\n"
             "\n"
             "examples:\n"
             "  icebench report --experiment quickstart\n"
+            "  icebench report --experiment study-k --iso-accuracy 0.99 --out chosen.yaml && icebench run chosen.yaml\n"
             "  icebench report --db results/quickstart.db --format html > quickstart.html\n"
             "  icebench report --against paper --format md\n"
             "  icebench report --format csv | less -S\n"

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "harness/number.h"
 #include "harness/report_table.h"
+#include "harness/yaml.h"
 
 /* ---- Values by layer and head. */
 
@@ -15,27 +15,16 @@ static int alike(const double *a, int n) {
   return 1;
 }
 
-static void print_one(FILE *f, double v) {
-  char text[40];
-  if (v == floor(v) && fabs(v) < 1e15) (void)snprintf(text, sizeof text, "%.0f", v);
-  else number_print(v, text, sizeof text);
-  (void)fputs(text, f);
-}
-
-/* "[[8, 64], 32]", as in experiments: heads of a layer that agree are told once. */
-static void print_values(FILE *f, const explain_result *r, const double *value) {
+/* [[8, 64], 32], as in experiments: heads of a layer that agree are told once. */
+static json_t *values_json(const explain_result *r, const double *value) {
+  json_t *all = json_array();
   for (int l = 0; l < r->layers; l++) {
     const double *layer = value + l * r->heads;
-    const int n = alike(layer, r->heads) ? 1 : r->heads;
-    (void)fputs(l ? ", " : "[", f);
-    if (n > 1) (void)fputc('[', f);
-    for (int h = 0; h < n; h++) {
-      (void)fputs(h ? ", " : "", f);
-      print_one(f, layer[h]);
-    }
-    if (n > 1) (void)fputc(']', f);
+    json_t *heads = alike(layer, r->heads) ? json_real(layer[0]) : json_array();
+    for (int h = 0; json_is_array(heads) && h < r->heads; h++) (void)json_array_append_new(heads, json_real(layer[h]));
+    (void)json_array_append_new(all, heads);
   }
-  (void)fputc(']', f);
+  return all;
 }
 
 static int differs(const explain_result *r, int variant) { /* from all before it */
@@ -73,14 +62,6 @@ static const report_column variant_columns[VARIANT_COLUMNS] = {
     {"answers", "share of answers that are not those of exact attention", 'r', 0},
     {"accuracy", NULL, 'r', 0}};
 
-static void put(report_table *t, int row, int column, int decimals, double v) {
-  if (isfinite(v)) report_table_set(t, row, column, "%.*f", decimals, v);
-}
-static void put_ratio(report_table *t, int row, int column, stats_interval x) {
-  if (isfinite(x.lo)) report_table_set(t, row, column, "%.3f [%.3f, %.3f]", x.value, x.lo, x.hi);
-  else put(t, row, column, 3, x.value);
-}
-
 static void print_legend(FILE *f, const report_table *t) {
   report_list_start(f, REPORT_MD);
   for (int c = 0; c < t->columns; c++)
@@ -101,20 +82,20 @@ static int print_heads(const explain_options *o, const explain_result *r, FILE *
     report_table_set(&t, i, LAYER, "%d", i / r->heads);
     report_table_set(&t, i, HEAD, "%d", i % r->heads);
     report_table_set(&t, i, VALUE, "%g", h->value);
-    put(&t, i, REL_L2, 4, h->rel_l2_error);
-    put(&t, i, BEST, 4, h->best_rel_l2_error);
-    put(&t, i, L2, 4, h->l2_error);
-    put(&t, i, MASS, 4, h->mass);
-    put(&t, i, FEW, 4, h->few);
-    put(&t, i, MISSED, 4, h->missed);
-    put(&t, i, LOGITS, 4, h->logits);
-    put(&t, i, CHANGED, 4, h->changed);
+    report_table_number(&t, i, REL_L2, 4, h->rel_l2_error);
+    report_table_number(&t, i, BEST, 4, h->best_rel_l2_error);
+    report_table_number(&t, i, L2, 4, h->l2_error);
+    report_table_number(&t, i, MASS, 4, h->mass);
+    report_table_number(&t, i, FEW, 4, h->few);
+    report_table_number(&t, i, MISSED, 4, h->missed);
+    report_table_number(&t, i, LOGITS, 4, h->logits);
+    report_table_number(&t, i, CHANGED, 4, h->changed);
   }
   for (int l = 0; rc == ICE_OK && l < r->layers; l++) {
     report_table_set(&t, n + l, LAYER, l ? "0..%d" : "%d", l);
     report_table_set(&t, n + l, HEAD, "all");
-    put(&t, n + l, LOGITS, 4, r->layer[l].logits);
-    put(&t, n + l, CHANGED, 4, r->layer[l].changed);
+    report_table_number(&t, n + l, LOGITS, 4, r->layer[l].logits);
+    report_table_number(&t, n + l, CHANGED, 4, r->layer[l].changed);
   }
   if (rc == ICE_OK) rc = report_table_print(&t, REPORT_MD, 0, f, e);
   if (rc == ICE_OK) print_legend(f, &t);
@@ -130,21 +111,23 @@ static int print_variants(const explain_result *r, FILE *f, ice_err *e) {
     char *values = NULL;
     size_t n = 0;
     FILE *text = open_memstream(&values, &n);
+    json_t *list = values_json(r, v->value);
     if (text) {
-      print_values(text, r, v->value);
+      yaml_print(text, list);
       (void)fclose(text);
     }
+    json_decref(list);
     report_table_set(&t, i, NAME, "%s", v->name);
     report_table_set(&t, i, VALUES, "%s", values ? values : "");
     free(values);
-    put(&t, i, PAIRS, 1, v->pairs);
-    put(&t, i, KEYS, 1, v->keys);
-    put(&t, i, V_REL_L2, 4, v->rel_l2_error);
-    put_ratio(&t, i, ERRORS, v->error_ratio);
-    put(&t, i, V_LOGITS, 4, v->logits);
-    put_ratio(&t, i, V_LOGITS_RATIO, v->logits_ratio);
-    put(&t, i, V_CHANGED, 4, v->changed);
-    put(&t, i, ACCURACY, 4, v->accuracy);
+    report_table_number(&t, i, PAIRS, 1, v->pairs);
+    report_table_number(&t, i, KEYS, 1, v->keys);
+    report_table_number(&t, i, V_REL_L2, 4, v->rel_l2_error);
+    report_table_interval(&t, i, ERRORS, 3, 0, v->error_ratio);
+    report_table_number(&t, i, V_LOGITS, 4, v->logits);
+    report_table_interval(&t, i, V_LOGITS_RATIO, 3, 0, v->logits_ratio);
+    report_table_number(&t, i, V_CHANGED, 4, v->changed);
+    report_table_number(&t, i, ACCURACY, 4, v->accuracy);
   }
   if (rc == ICE_OK) rc = report_table_print(&t, REPORT_MD, 0, f, e);
   if (rc == ICE_OK) print_legend(f, &t);
@@ -217,33 +200,18 @@ json_t *explain_json(const explain_options *o, const explain_result *r, const ex
 
 /* ---- YAML. */
 
-static void print_json_value(FILE *f, const json_t *v) {
-  if (json_is_string(v)) (void)fputs(json_string_value(v), f);
-  else if (json_is_integer(v)) (void)fprintf(f, "%lld", (long long)json_integer_value(v));
-  else print_one(f, json_number_value(v));
-}
-
 /* `- iceformer: {comp: 2, k: 20}`, or with the values of a variant as its schedule. */
-static void print_entry(FILE *f, const explain_options *o, const explain_result *r, const json_t *params, int variant) {
-  const char *key;
-  json_t *v;
-  (void)fprintf(f, "  - %s: {", o->method->name);
-  json_object_foreach((json_t *)(uintptr_t)params, key, v)
-    if (strcmp(key, o->vary->key) && strcmp(key, "schedule")) {
-      (void)fprintf(f, "%s: ", key);
-      print_json_value(f, v);
-      (void)fputs(", ", f);
-    }
+static void print_entry(FILE *f, const explain_options *o, const explain_result *r, const char *params, int variant) {
+  json_t *all = json_loads(params, 0, NULL);
   const double *value = r->variant[variant].value;
-  if (alike(value, r->layers * r->heads)) {
-    (void)fprintf(f, "%s: ", o->vary->key);
-    print_one(f, value[0]);
-  } else {
-    (void)fprintf(f, "schedule: {%s: ", o->vary->key);
-    print_values(f, r, value);
-    (void)fputc('}', f);
-  }
-  (void)fprintf(f, "} # %s\n", r->variant[variant].name);
+  (void)json_object_del(all, o->vary->key);
+  (void)json_object_del(all, "schedule");
+  if (alike(value, r->layers * r->heads)) (void)json_object_set_new(all, o->vary->key, json_real(value[0]));
+  else (void)json_object_set_new(all, "schedule", json_pack("{s:o}", o->vary->key, values_json(r, value)));
+  (void)fprintf(f, "  - %s: ", o->method->name);
+  yaml_print(f, all);
+  (void)fprintf(f, " # %s\n", r->variant[variant].name);
+  json_decref(all);
 }
 
 static json_int_t whole_or(const json_t *config, const char *key, json_int_t otherwise) {
@@ -252,7 +220,6 @@ static json_int_t whole_or(const json_t *config, const char *key, json_int_t oth
 }
 
 void explain_print_yaml(const explain_options *o, const explain_result *r, const explain_names *names, FILE *f) {
-  json_t *params = json_loads(names->params, 0, NULL);
   const json_int_t examples = whole_or(names->config, "examples", 0);
   (void)fprintf(f, "# Written by icebench explain: %s by layer and head, chosen on %lld examples of split %s.\n", o->vary->key, (long long)r->look,
                 task_split_name(r->look_split));
@@ -262,8 +229,7 @@ void explain_print_yaml(const explain_options *o, const explain_result *r, const
   if (o->padded) (void)fputs("padding: compute\n", f);
   (void)fputs("methods:\n  - vanilla\n  - dense\n", f);
   for (int v = 0; v < EXPLAIN_VARIANTS; v++)
-    if (differs(r, v)) print_entry(f, o, r, params, v);
+    if (differs(r, v)) print_entry(f, o, r, names->params, v);
   (void)fprintf(f, "measure: {rounds: %lld, warmup: %lld, inputs: %lld}\n", (long long)whole_or(names->config, "rounds", 9),
                 (long long)whole_or(names->config, "warmup", 1), (long long)whole_or(names->config, "inputs", 16));
-  json_decref(params);
 }

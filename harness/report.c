@@ -17,13 +17,14 @@ const char *const report_formats[] = {"md", "csv", "json", "latex", "html", NULL
 
 /* --- columns -------------------------------------------------------------------------------------------------------- */
 
-enum { METHOD, PARAMETERS, VERSION, TOKENS, LENGTH, SEED, EXAMPLES, ACCURACY, RETENTION, ATTENTION, X_VANILLA, X_DENSE, L2, REL_L2, MASS, RECALL, MEMORY, NOTE, COLUMNS };
+enum { METHOD, PARAMETERS, VERSION, TOKENS, LENGTH, SPLIT, SEED, EXAMPLES, ACCURACY, RETENTION, ATTENTION, X_VANILLA, X_DENSE, L2, REL_L2, MASS, RECALL, MEMORY, NOTE, COLUMNS };
 static const report_column columns[COLUMNS] = {
     {"method", "the attention in the model's slot; the weights are the same in all rows of a table", 'l', 0},
     {"parameters", "k, and those that differ from the defaults (`icebench show METHOD`)", 'l', 0},
     {"version", "version of the method: numbers of different versions may differ", 'l', 0},
     {"tokens", "queries and keys of the tensors; tokens of a prompt, on average", 'r', 0},
     {"length", "lines or topics of a prompt", 'r', 0},
+    {"split", "of the data that the examples are from", 'l', 0},
     {"seed", "of the choice of examples and of randomised methods", 'r', 0},
     {"examples", "examples behind the accuracy", 'r', 0},
     {"accuracy", "share of examples classified rightly, with its 95 % interval (Wilson)", 'r', 0},
@@ -136,7 +137,7 @@ static void put_note(const group *g, const place *p, int *reasons) {
 
 static void fill(const group *g, report_table *t) {
   const int length = varies(g, "length"), tokens = length || (config_shape_task(report_rows_text(g->r, g->from, "task")) && varies(g, "n"));
-  const int seeds = varies(g, "seed"), examples = varies(g, "examples"), versions = versions_vary(g);
+  const int splits = varies(g, "split"), seeds = varies(g, "seed"), examples = varies(g, "examples"), versions = versions_vary(g);
   int reasons = 0;
   for (int row = g->from; row < g->to; row++) {
     const place p = {.r = g->r, .row = row, .t = t, .at = row - g->from};
@@ -145,6 +146,7 @@ static void fill(const group *g, report_table *t) {
     if (versions) report_table_set(t, p.at, VERSION, "%s", text(&p, "method_version"));
     if (tokens) report_table_set(t, p.at, TOKENS, "%s", text(&p, "n"));
     if (length) report_table_set(t, p.at, LENGTH, "%s", text(&p, "length"));
+    if (splits) report_table_set(t, p.at, SPLIT, "%s", text(&p, "split"));
     if (seeds) report_table_set(t, p.at, SEED, "%s", text(&p, "seed"));
     if (examples && *text(&p, "examples")) report_table_set(t, p.at, EXAMPLES, "%s", text(&p, "examples"));
     put_metric(&p, ACCURACY, 4, "accuracy", 1);

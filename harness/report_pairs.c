@@ -16,7 +16,7 @@ static const double level = 0.05;
 
 static const char items_sql[] = "SELECT " ITEMS_COLUMNS("c.id") " FROM cell c WHERE c.id = CAST(?1 AS INTEGER) AND c.status = 'ok'";
 
-static int read_items(store *s, const report_rows *r, int row, items *out, ice_err *e) {
+int report_pairs_items(store *s, const report_rows *r, int row, items *out, ice_err *e) {
   const char *id = report_rows_text(r, row, "cell_id");
   report_rows found = {0};
   *out = (items){0};
@@ -107,7 +107,7 @@ static int compare_table(store *s, const report_rows *r, int from, int to, repor
   const int first = out->n;
   items *of = calloc((size_t)(to - from), sizeof *of);
   int rc = of ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for predictions");
-  for (int i = from; rc == ICE_OK && i < to; i++) rc = read_items(s, r, i, of + i - from, e);
+  for (int i = from; rc == ICE_OK && i < to; i++) rc = report_pairs_items(s, r, i, of + i - from, e);
   if (rc == ICE_OK) rc = compare_rows(&(table_rows){r, from, to, of}, out, e);
   for (int i = from; of && i < to; i++) items_free(of + i - from);
   free(of);

@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "harness/items.h"
 #include "harness/report_rows.h"
 #include "harness/report_table.h"
 #include "harness/stats_tests.h"
@@ -33,6 +34,8 @@ typedef struct report_pairs {
   int n, room;
 } report_pairs;
 
+/** How the examples of a row were marked; none for a row that is not finished. Free it in any case. */
+int report_pairs_items(store *s, const report_rows *r, int row, items *out, ice_err *e);
 /** Compares the rows of r (report_rows_read). Free it in any case. */
 int report_pairs_read(store *s, const report_rows *r, report_pairs *out, ice_err *e);
 void report_pairs_free(report_pairs *p);

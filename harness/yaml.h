@@ -21,6 +21,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "kernels/core/err.h"
 
@@ -87,6 +88,10 @@ int yaml_get_string(yaml_node *map, const char *key, int needed, const char **ou
 int yaml_get_bool(yaml_node *map, const char *key, int *out, ice_err *e);
 int yaml_get_int(yaml_node *map, const char *key, int64_t min, int64_t max, int64_t *out, ice_err *e);
 int yaml_get_real(yaml_node *map, const char *key, double min, double max, double *out, ice_err *e);
+
+/** Writes a JSON value in flow style, as experiments have it: {k: 8, schedule: {k: [[8, 64], 32]}}. */
+struct json_t;
+void yaml_print(FILE *f, const struct json_t *v);
 
 /* ---- Places and faults. */
 

@@ -104,7 +104,7 @@ void results_put(store *s, const results_row *row) {
                         .method = row->method, .method_version = "1", .params = row->params ? row->params : "{}", .seed = row->seed,
                         .n = row->n ? row->n : 1032, .heads = 2, .head_dim = 32, .layers = 2, .threads = 2, .isa = "avx2", .examples = row->examples,
                         .partial = row->partial, .status = ok ? "ok" : row->status, .reason = row->reason, .label = row->label,
-                        .started_utc_ms = 1700000000000, .metric = m, .n_metrics = ok ? 10 : 0, .prediction = row->prediction, .n_predictions = row->n_predictions,
+                        .started_utc_ms = 1700000000000, .metric = m, .n_metrics = ok ? 10 : 0, .config = row->config, .prediction = row->prediction, .n_predictions = row->n_predictions,
                         .answer = row->answer, .n_answers = row->n_answers};
   if (store_put(s, &c, 0, &e) != ICE_OK) fail_msg("%s", e.text);
 }

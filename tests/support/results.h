@@ -21,6 +21,7 @@ typedef struct results_row {
   int64_t n;     /* 0: 1,032 */
   double recall; /* 0: unknown */
   int64_t length; /* 0: none; otherwise one timed input too */
+  const char *config; /* the cell as configured; NULL: unknown */
   const store_prediction *prediction;
   int n_predictions;
   const store_answer *answer;
