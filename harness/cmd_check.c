@@ -210,6 +210,8 @@ const cli_verb cli_verb_check = {
         "                       stored under the experiment name-NAME. smoke (16 examples, 2 rounds) and full (the file as "
         "it\n"
         "                       is) are always there; a file may add to them\n"
+        "  base                 another experiment's file, by its path from this one: all of it, under this file's name, with the other keys\n"
+        "                       of this file as overrides (those that a preset may have): one table, and a file for each of its parts\n"
         "  pairs (all)          or trained: methods that need training run in the model named after them only (lra/listops/\n"
         "                       reformer), all others in models of exact attention only (.../softmax, .../softmax-sharedqk)\n"
         "  missing (fail)       or skip: cells without data or checkpoint become rows that say what to fetch or train\n"

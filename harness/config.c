@@ -5,6 +5,7 @@
 #include "harness/config.h"
 
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,7 @@ typedef struct loader {
 } loader;
 
 typedef struct documents { /* config_experiment.impl: models are texts in there */
-  yaml_doc *file, *set, *preset;
+  yaml_doc *file, *base, *set, *preset;
   char **text; /* [n_texts] schedules, sources and models of tensors; owned */
   int n_texts;
 } documents;
@@ -432,6 +433,24 @@ static int read_overrides(loader *l, yaml_doc *doc, ice_err *e) {
   return override_all(l, top, "preset", e);
 }
 
+/* `base: FILE`, a path from the folder of this file: that experiment under a name of its own, with the other keys as overrides. */
+static int read_with_base(loader *l, yaml_doc *doc, ice_err *e) {
+  documents *docs = l->x->impl;
+  yaml_node *top = yaml_root(doc), *n = yaml_find(top, "base"), *name;
+  const char *file = l->x->file, *slash = strrchr(file, '/'), *base;
+  char path[PATH_MAX];
+  ice_err own = {0};
+  if (!n) return read_file(l, doc, e);
+  ICE_TRY(yaml_string(n, &base, e));
+  ICE_TRY(yaml_get(top, "name", 1, &name, e));
+  if (snprintf(path, sizeof path, "%.*s%s", *base == '/' || !slash ? 0 : (int)(slash - file + 1), file, base) >= PATH_MAX)
+    return yaml_fail(n, e, "the path is too long");
+  if (yaml_read(path, &docs->base, &own) != ICE_OK) return yaml_fail_at(n, e, "base: %s", own.text);
+  if (yaml_find(yaml_root(docs->base), "base")) return yaml_fail(n, e, "allowed a file that has no base itself");
+  ICE_TRY(read_file(l, docs->base, e));
+  return override_all(l, top, "base", e);
+}
+
 /* ---- Cells. */
 
 static void free_cell(config_cell *c) {
@@ -655,7 +674,7 @@ static int load_doc(yaml_doc *doc, const char *file, const char *const *set, con
                              .impl = docs};
   loader l = {.x = out};
   int rc = (out->file = strdup(file)) ? default_threads(&out->threads, e) : no_memory(e);
-  if (rc == ICE_OK) rc = read_file(&l, doc, e);
+  if (rc == ICE_OK) rc = read_with_base(&l, doc, e);
   if (rc == ICE_OK && set) rc = yaml_assign(set, "--set", &docs->set, e);
   if (rc == ICE_OK && set) rc = read_overrides(&l, docs->set, e);
   if (rc == ICE_OK) rc = expand(&l, e);
@@ -687,6 +706,7 @@ void config_free(config_experiment *x) {
   free(x->name);
   if (docs) {
     yaml_close(docs->file);
+    yaml_close(docs->base);
     yaml_close(docs->set);
     yaml_close(docs->preset);
     for (int i = 0; i < docs->n_texts; i++) free(docs->text[i]);

@@ -267,6 +267,38 @@ static void test_shape__faults__named(void **state) {
   }
 }
 
+/* `base`: another file's experiment with a few things changed; --set comes on top. */
+static void test_base__overrides__replace_the_other_file(void **state) {
+  (void)state;
+  config_experiment x;
+  ice_err e = {0};
+  const char *base = MINIMAL "examples: 10\nseeds: [1, 2]\nmethods:\n  - dense\n  - iceformer: {k: [8, 16]}\n";
+  const char *own = "base: big.yaml\nname: part\nseeds: 3\niceformer.k: 4\nmeasure.rounds: 5\n";
+  const char *const set[] = {"examples=7", NULL};
+  (void)scratch_write("big.yaml", base, strlen(base));
+  const char *path = scratch_write("part.yaml", own, strlen(own));
+  if (config_load(path, set, &x, &e) != ICE_OK) fail_msg("%s", e.text);
+  assert_string_equal(x.name, "part");
+  assert_string_equal(x.file, path);
+  assert_int_equal(x.n_cells, 2);
+  assert_true(x.cell[1].seed == 3 && x.examples == 7 && x.rounds == 5);
+  assert_non_null(strstr(x.cell[1].params_json, "\"k\":4"));
+  config_free(&x);
+  static const struct {
+    const char *text, *fault;
+  } bad[] = {{"base: big.yaml\nseeds: 3\n", "key name is missing"},
+             {"base: none.yaml\nname: x\n", "none.yaml"},
+             {"base: part.yaml\nname: x\n", "allowed a file that has no base itself"},
+             {"base: big.yaml\nname: x\nmethods: [dense]\n", "methods: unknown key"},
+             {"base: [big.yaml]\nname: x\n", "base = a list"},
+             {"base: big.yaml\nname: x\nseeds: -1\n", "seeds = -1"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    const char *file = scratch_write("bad.yaml", bad[i].text, strlen(bad[i].text));
+    assert_int_equal(config_load(file, NULL, &x, &e), ICE_USAGE);
+    if (!strstr(e.text, bad[i].fault)) fail_msg("'%s' lacks '%s'", e.text, bad[i].fault);
+  }
+}
+
 static void test_set__overrides__replace_the_file(void **state) {
   (void)state;
   config_experiment x;
@@ -620,6 +652,7 @@ int main(void) {
       TEST(test_range__faults__named),
       TEST(test_when__task_seed_parameters_shape__decide),
       TEST(test_preset__overrides_and_name),
+      TEST(test_base__overrides__replace_the_other_file),
       TEST(test_set__overrides__replace_the_file),
       TEST(test_exclude__lists_and_plain_keys__leave_cells_out),
       TEST(test_load__tasks_and_models__pair_by_their_names),
