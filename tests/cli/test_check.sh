@@ -89,6 +89,29 @@ printf 'name: t\ntask: lra/listops\nout: t.safetensors\nsteps: 100\nwarmup: 100\
 verdict check__training_with_a_fault__refused "$(complains 2 "$x:5:9: warmup = 100, allowed whole numbers 1..99" check "$x")"
 verdict check__training_with_set__refused "$(complains 2 "takes no overrides" check configs/train/lra-listops-softmax.yaml --set steps=3)"
 
+# --- the files that are shipped
+run "$ICEBENCH_BIN" check -q $(find configs -name '*.yaml')
+[ "$code" -eq 0 ] && [ "$(grep -c ': ok, ' "$work/out")" -eq "$(find configs -name '*.yaml' | wc -l)" ] && why="" || why="$(cat "$work/err")"
+verdict check__every_file_of_configs__is_right "$why"
+
+run "$ICEBENCH_BIN" check -v configs/paper/lra.yaml
+why=""
+for model in $(awk '$3 == "seed" { print $2 }' "$work/out" | sort -u); do
+  [ -e "configs/train/$(echo "$model" | tr / -).yaml" ] || why="$why $model"
+done
+[ "$code" -eq 0 ] || why="$(cat "$work/err")"
+verdict check__models_of_the_comparison__have_a_recipe_each "$why"
+
+# Every bar and every point that was read off has a cell in a file of its figure; language models go by other names here.
+run "$ICEBENCH_BIN" check -v configs/paper/figures/*.yaml
+why=$(cat results/paper/lra-latency.csv results/paper/lra-memory.csv results/paper/longeval.csv | awk -F, '
+  NR == FNR { split($0, cell, " +"); have[cell[2] " " (cell[2] ~ /^lra/ ? cell[3] " " : "") cell[6]] = 1; next }
+  $1 !~ /^(lra|longeval|zeroscrolls)\// || ($1 == "zeroscrolls/qasper" && $2 == "htransformer1d") { next } # which has no causal form
+  { seen++; want = $1 " " ($1 ~ /^lra/ ? $1 "/" $3 " " : "") $2; if (!have[want]) print "no cell: " want }
+  END { if (seen < 100) print "only " seen " published values" }' "$work/out" - | sort -u)
+[ "$code" -eq 0 ] || why="$(cat "$work/err")"
+verdict check__published_figures__have_a_cell_for_every_value "$why"
+
 # --- list, show, the environment
 why=""
 for what in methods tasks models configs; do
