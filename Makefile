@@ -20,7 +20,7 @@ LDLIBS   := $(shell pkg-config --libs openblas sqlite3 yaml-0.1 jansson libarchi
 CMOCKA   := -lcmocka
 
 LIBSRC  := $(filter-out harness/main.c,$(wildcard kernels/*.c kernels/*/*.c baselines/*.c models/*.c datasets/*.c harness/*.c harness/*/*.c))
-LIBOBJ  := $(LIBSRC:%.c=$(B)/%.o) $(B)/gen/sql.o
+LIBOBJ  := $(LIBSRC:%.c=$(B)/%.o) $(B)/gen/sql.o $(B)/gen/assets.o
 TESTSRC := $(wildcard tests/unit/test_*.c tests/property/test_*.c tests/regression/test_*.c)
 TESTBIN := $(TESTSRC:%.c=$(B)/%)
 TESTLIB := $(patsubst %.c,$(B)/%.o,$(wildcard tests/support/*.c))
@@ -61,13 +61,21 @@ $(B)/gen/version.h: FORCE
 	 if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 $(LIBOBJ) $(B)/harness/main.o: | $(B)/gen/version.h
 
+# Text files become C strings. \? keeps trigraphs out.
+AS_STRING := sed 's/\\/\\\\/g; s/"/\\"/g; s/?/\\?/g; s/.*/"&\\n"/'
+
 # Schema migrations become one C table, in order of their numbers.
-$(B)/gen/sql.c: $(wildcard harness/sql/*.sql)
+$(B)/gen/sql.c: $(wildcard harness/sql/*.sql) Makefile
 	@mkdir -p $(@D)
 	@{ echo '#include "harness/sql.h"'; echo 'const char *const store_migrations[] = {'; \
-	   for f in $(sort $^); do sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&\\n"/' $$f; echo ','; done; \
+	   for f in $(sort $(filter %.sql,$^)); do $(AS_STRING) $$f; echo ','; done; \
 	   echo '0};'; } > $@
-$(B)/gen/sql.o: $(B)/gen/sql.c
+# Style and scripts of the HTML report: one string each, named after its file (report.css is asset_report_css).
+$(B)/gen/assets.c: $(wildcard harness/html/*) Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "harness/assets.h"'; \
+	   for f in $(sort $(filter harness/html/%,$^)); do echo "const char asset_$$(basename $$f | tr . _)[] ="; $(AS_STRING) $$f; echo ';'; done; } > $@
+$(B)/gen/%.o: $(B)/gen/%.c
 	$(Q)$(CC) $(CPPFLAGS) -MMD -MP $(CFLAGS) -c -o $@ $<
 
 $(B)/libicebench.a: $(LIBOBJ)

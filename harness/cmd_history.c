@@ -1,141 +1,35 @@
-/* cmd_history.c - verb `history`: each cell over all its measurements, and where its level changed.
- *
- * A database keeps every attempt; merged ones keep those of other checkouts. Per cell and machine the attempts are put in the
- * order of time and searched for change points (stats_change.h), times and sizes as logarithms, so that equal steps are equal
- * factors. A step is named by the first commit of the new level: the cause lies there or after the commit before. */
+/* cmd_history.c - verb `history`: each cell over all its measurements (history.h) as text, JSON and charts. */
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "harness/cli.h"
+#include "harness/history.h"
 #include "harness/plot_script.h"
 #include "harness/report_rows.h"
-#include "harness/stats.h"
-#include "harness/stats_change.h"
 #include "harness/store.h"
 #include "kernels/core/fileio.h"
-
-static const char rows_sql[] =
-    "SELECT a.method || iif(a.params = '{}', '', ' ' || a.params) AS name, a.method, a.task, a.model, k.cpu, b.git_commit, b.git_dirty,"
-    " strftime('%Y-%m-%dT%H:%M:%SZ', a.started_utc_ms / 1000, 'unixepoch') AS created_utc, m.value,"
-    " json_array(a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.causal, a.threads, a.isa, a.examples, a.partial,"
-    "   a.data_hash, a.model_hash, (SELECT value FROM metric t WHERE t.cell_id = a.id AND t.name = 'timed_inputs'), a.machine_id) AS cell "
-    "FROM attempt a JOIN build b ON b.id = a.build_id JOIN machine k ON k.id = a.machine_id JOIN metric m ON m.cell_id = a.id AND m.name = ?1 "
-    "WHERE a.status = 'ok' AND a.noise IS NULL AND (?2 IS NULL OR a.experiment = ?2) "
-    "ORDER BY a.task, a.model, a.method, cell, a.started_utc_ms, a.id";
-
-typedef struct line { /* one cell on one machine: rows [from, to) */
-  int from, to;
-  size_t *step, n_steps; /* owned; places in the line where a new level begins */
-  double *level;         /* [to - from], owned: median of the level that a row is on */
-} line;
-
-typedef struct history {
-  report_rows rows;
-  line *line;
-  int n;
-  int logarithmic;
-} history;
-
-static const char *text_of(const history *h, int row, const char *column) {
-  const char *t = report_rows_text(&h->rows, row, column);
-  return t ? t : "";
-}
-
-/* Levels of a line: medians between its steps. */
-static int find_levels(const history *h, line *l, ice_err *e) {
-  const size_t n = (size_t)(l->to - l->from);
-  double *x = malloc(2 * n * sizeof *x), *copy = x ? x + n : NULL;
-  l->step = malloc(n * sizeof *l->step);
-  l->level = malloc(n * sizeof *l->level);
-  if (!x || !l->step || !l->level) {
-    free(x);
-    return ice_fail(e, ICE_INTERNAL, "out of memory for the history");
-  }
-  for (size_t i = 0; i < n; i++) {
-    const double v = report_rows_value(&h->rows, l->from + (int)i, "value");
-    x[i] = h->logarithmic ? log(v) : v;
-  }
-  l->n_steps = stats_change_points(x, n, 1, l->step);
-  for (size_t s = 0, from = 0; s <= l->n_steps; s++) {
-    const size_t to = s < l->n_steps ? l->step[s] : n;
-    memcpy(copy, x + from, (to - from) * sizeof *x);
-    const double median = stats_median(copy, to - from);
-    for (size_t i = from; i < to; i++) l->level[i] = h->logarithmic ? exp(median) : median;
-    from = to;
-  }
-  free(x);
-  return ICE_OK;
-}
-
-static int read_history(store *s, const char *metric, const char *experiment, history *h, ice_err *e) {
-  const char *const bind[] = {metric, experiment};
-  ICE_TRY(report_rows_select(s, rows_sql, bind, 2, &h->rows, e));
-  if (!h->rows.n)
-    return ice_fail(e, ICE_NO_VERDICT, "no finished row%s%.200s has %.60s", experiment ? " of experiment " : "", experiment ? experiment : "", metric);
-  h->line = calloc((size_t)h->rows.n, sizeof *h->line);
-  if (!h->line) return ice_fail(e, ICE_INTERNAL, "out of memory for the history");
-  h->logarithmic = 1;
-  for (int i = 0; i < h->rows.n; i++) h->logarithmic &= report_rows_value(&h->rows, i, "value") > 0.0;
-  for (int from = 0, to; from < h->rows.n; from = to) {
-    for (to = from + 1; to < h->rows.n && !strcmp(text_of(h, from, "cell"), text_of(h, to, "cell"));) to++;
-    line *l = h->line + h->n++;
-    *l = (line){.from = from, .to = to};
-    ICE_TRY(find_levels(h, l, e));
-  }
-  return ICE_OK;
-}
-
-static void free_history(history *h) {
-  for (int i = 0; i < h->n; i++) {
-    free(h->line[i].step);
-    free(h->line[i].level);
-  }
-  free(h->line);
-  report_rows_free(&h->rows);
-}
 
 /* ---- Text. */
 
 static void print_text(const history *h, const char *metric) {
   for (int i = 0; i < h->n; i++) {
-    const line *l = h->line + i;
-    (void)printf("%.100s on %.60s, %.60s: %s %.5g, %d measurements, %zu steps\n", text_of(h, l->from, "name"), text_of(h, l->from, "task"), text_of(h, l->from, "model"),
+    const history_line *l = h->line + i;
+    (void)printf("%.100s on %.60s, %.60s: %s %.5g, %d measurements, %zu steps\n", history_text(h, l->from, "name"), history_text(h, l->from, "task"), history_text(h, l->from, "model"),
                  metric, l->level[l->to - l->from - 1], l->to - l->from, l->n_steps);
     for (size_t s = 0; s < l->n_steps; s++) {
       const int row = l->from + (int)l->step[s];
       const double before = l->level[l->step[s] - 1], after = l->level[l->step[s]];
-      (void)printf("  %s  %.10s%s  %.5g -> %.5g  %+.1f %%\n", text_of(h, row, "created_utc"), text_of(h, row, "git_commit"),
-                   strcmp(text_of(h, row, "git_dirty"), "0") ? "+" : "", before, after, 100.0 * (after / before - 1.0));
+      (void)printf("  %s  %.10s%s  %.5g -> %.5g  %+.1f %%\n", history_text(h, row, "created_utc"), history_text(h, row, "git_commit"),
+                   strcmp(history_text(h, row, "git_dirty"), "0") ? "+" : "", before, after, 100.0 * (after / before - 1.0));
     }
   }
   (void)printf("a series without change shows a step in at most 5 of 100 cases; fewer than 6 measurements show none\n");
 }
 
-static json_t *text_json(const char *t) {
-  json_t *o = json_string(t);
-  return o ? o : json_string("(no UTF-8)");
-}
-
-static json_t *line_json(const history *h, const line *l, const char *metric) {
-  json_t *points = json_array(), *steps = json_array();
-  for (int row = l->from; row < l->to; row++)
-    (void)json_array_append_new(points, json_pack("{s:o, s:o, s:f, s:f}", "created_utc", text_json(text_of(h, row, "created_utc")), "git_commit",
-                                                  text_json(text_of(h, row, "git_commit")), "value", report_rows_value(&h->rows, row, "value"), "level",
-                                                  l->level[row - l->from]));
-  for (size_t s = 0; s < l->n_steps; s++)
-    (void)json_array_append_new(steps, json_pack("{s:I, s:o, s:f, s:f}", "point", (json_int_t)l->step[s], "git_commit",
-                                                 text_json(text_of(h, l->from + (int)l->step[s], "git_commit")), "before", l->level[l->step[s] - 1], "after",
-                                                 l->level[l->step[s]]));
-  return json_pack("{s:o, s:o, s:o, s:s, s:o, s:o}", "name", text_json(text_of(h, l->from, "name")), "task", text_json(text_of(h, l->from, "task")), "model",
-                   text_json(text_of(h, l->from, "model")), "metric", metric, "points", points, "steps", steps);
-}
-
 static int print_json(const history *h, const char *metric, ice_err *e) {
   json_t *list = json_array();
-  for (int i = 0; i < h->n; i++) (void)json_array_append_new(list, line_json(h, h->line + i, metric));
+  for (int i = 0; i < h->n; i++) (void)json_array_append_new(list, history_line_json(h, h->line + i, metric));
   return cli_print_json(list, e);
 }
 
@@ -159,7 +53,7 @@ static int write_data(const history *h, int first, int n, const char *dir, const
   ICE_TRY(file_out_open(&out, path, e));
   (void)fprintf(out.stream, "s\tx\ty\tlevel\tstep\n");
   for (int i = 0; i < n; i++) {
-    const line *l = h->line + first + i;
+    const history_line *l = h->line + first + i;
     size_t next = 0;
     for (int k = 0; k < l->to - l->from; k++) {
       const double v = report_rows_value(&h->rows, l->from + k, "value");
@@ -180,18 +74,18 @@ static int draw_chart(const history *h, int first, int n, const char *metric, co
   plot_axis x = plot_axis_start(0), y = plot_axis_start(0);
   (void)snprintf(stem, sizeof stem, "history-%d", first / SERIES + 1);
   const int row = h->line[first].from;
-  (void)snprintf(subject, sizeof subject, "%.80s, %.80s", text_of(h, row, "task"), text_of(h, row, "model"));
+  (void)snprintf(subject, sizeof subject, "%.80s, %.80s", history_text(h, row, "task"), history_text(h, row, "model"));
   for (int i = 0; i < n; i++) {
     const int at = h->line[first + i].from;
-    series[i] = (plot_series){.method = text_of(h, at, "method"), .color = PLOT_FIRST_COLOR + i, .shape = i};
-    (void)snprintf(series[i].name, sizeof series[i].name, "%.34s", text_of(h, at, "name"));
+    series[i] = (plot_series){.method = history_text(h, at, "method"), .color = PLOT_FIRST_COLOR + i, .shape = i};
+    (void)snprintf(series[i].name, sizeof series[i].name, "%.34s", history_text(h, at, "name"));
   }
   ICE_TRY(write_data(h, first, n, dir, stem, &x, &y, e));
   y.log = h->logarithmic && y.hi > 10.0 * y.lo; /* within a decade a logarithmic axis has no marks */
   (void)snprintf(text, sizeof text, "METRIC = '%s'; LOGARITHMIC = %d\n%s", metric, y.log, body);
   plot_axis_pad(&x, 0.03, 0.03);
   plot_axis_pad(&y, 0.1, 0.1);
-  const plot_script script = {.folder = dir, .stem = stem, .terminal = terminal, .subject = subject, .machine = text_of(h, row, "cpu"), .build = "", .body = text,
+  const plot_script script = {.folder = dir, .stem = stem, .terminal = terminal, .subject = subject, .machine = history_text(h, row, "cpu"), .build = "", .body = text,
                               .series = series, .n = n, .x = x, .y = y};
   ICE_TRY(plot_script_write(&script, e));
   ICE_TRY(plot_script_run(&script, e));
@@ -215,19 +109,19 @@ static int history_main(const cli_common *common, int argc, char **argv, ice_err
                              {.name = "terminal", .has_value = 1, .value = &terminal},     {.name = NULL}};
   int n = 0, json = 0;
   store *s;
-  history h = {.n = 0};
+  history h = {0};
   ICE_TRY(cli_parse(argc, argv, spec, NULL, 0, &n, e));
   ICE_TRY(cli_format(format, &json, e));
   if (!plot_terminal_known(terminal)) return ice_fail(e, ICE_USAGE, "--terminal = %s, allowed svg, png, pdf", terminal);
   if (!*metric || metric[strspn(metric, "abcdefghijklmnopqrstuvwxyz0123456789_")])
     return ice_fail(e, ICE_USAGE, "--metric = %.60s, allowed the name of a metric, such as attention_ns, peak_bytes, rel_l2_error, accuracy", metric);
   ICE_TRY(store_open(common->db, STORE_READ, &s, e));
-  int rc = read_history(s, metric, experiment, &h, e);
+  int rc = history_read(s, metric, experiment, &h, e);
   store_close(s);
   if (rc == ICE_OK && json) rc = print_json(&h, metric, e);
   else if (rc == ICE_OK && !common->quiet) print_text(&h, metric);
   if (rc == ICE_OK && out) rc = draw(&h, metric, out, terminal, common->quiet || json, e);
-  free_history(&h);
+  history_free(&h);
   return rc;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "harness/config_shape.h"
+#include "harness/report_html.h"
 #include "harness/report_pairs.h"
 #include "harness/report_records.h"
 #include "harness/report_rows.h"
@@ -141,6 +142,7 @@ static void fill(const group *g, report_table *t) {
   int reasons = 0;
   for (int row = g->from; row < g->to; row++) {
     const place p = {.r = g->r, .row = row, .t = t, .at = row - g->from};
+    t->row[p.at] = row;
     report_table_set(t, p.at, METHOD, "%s", text(&p, "method"));
     put_params(&p);
     if (versions) report_table_set(t, p.at, VERSION, "%s", text(&p, "method_version"));
@@ -259,14 +261,16 @@ static void print_settings(const report_rows *r, const report_options *o, FILE *
   }
 }
 
-static int print_for_people(const report_rows *r, const report_pairs *pairs, const report_options *o, FILE *f, ice_err *e) {
+static int print_for_people(store *s, const report_rows *r, const report_pairs *pairs, const report_options *o, FILE *f, ice_err *e) {
   int used[COLUMNS] = {0}, used_of_pairs[PAIRS_COLUMNS] = {0};
   report_document_start(f, o->format);
-  for (int from = 0, to; from < r->n; from = to) {
+  for (int from = 0, to, number = 0; from < r->n; from = to) {
     to = report_rows_group_end(r, from);
     group g = {.r = r, .from = from, .to = to};
+    report_section_start(f, o->format, number++);
     ICE_TRY(print_group(&g, o, used, f, e));
     ICE_TRY(report_pairs_print(r, pairs, from, to, o, used_of_pairs, f, e));
+    report_section_end(f, o->format);
   }
   report_list_start(f, o->format);
   for (int c = 0; c < COLUMNS; c++)
@@ -274,6 +278,7 @@ static int print_for_people(const report_rows *r, const report_pairs *pairs, con
   report_pairs_legend(used_of_pairs, o, f);
   print_settings(r, o, f);
   report_list_end(f, o->format);
+  if (o->format == REPORT_HTML) ICE_TRY(report_html_data(s, r, o->experiment, f, e));
   report_document_end(f, o->format);
   return ICE_OK;
 }
@@ -284,7 +289,7 @@ static int print(store *s, const report_rows *r, const report_options *o, FILE *
   report_pairs pairs;
   if (o->format == REPORT_CSV) return report_records_csv(r, f), ICE_OK;
   int rc = report_pairs_read(s, r, &pairs, e);
-  if (rc == ICE_OK) rc = o->format == REPORT_JSON ? report_records_json(r, &pairs, f, e) : print_for_people(r, &pairs, o, f, e);
+  if (rc == ICE_OK) rc = o->format == REPORT_JSON ? report_records_json(r, &pairs, f, e) : print_for_people(s, r, &pairs, o, f, e);
   report_pairs_free(&pairs);
   return rc;
 }

@@ -167,6 +167,7 @@ static void put_p(report_table *t, int row, int col, double p) {
 static void put_pair(report_table *t, int row, const report_rows *r, const report_pair *p) {
   char *params = report_rows_params(r, p->a), *other = name_of(r, p->b);
   t->failed |= !params || !other;
+  t->row[row] = p->a, t->other[row] = p->b;
   report_table_set(t, row, METHOD, "%s", report_rows_text(r, p->a, "method"));
   if (params) report_table_set(t, row, PARAMETERS, "%s", params);
   if (other) report_table_set(t, row, AGAINST, "%s", other);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/report_html.h"
+
 /* --- text ----------------------------------------------------------------------------------------------------------- */
 
 /* What a character is written as; NULL: as itself. A bar means something in the cells of a Markdown table only. */
@@ -83,20 +85,19 @@ void report_list_end(FILE *f, report_format format) {
   if (format == REPORT_MD) (void)fputc('\n', f);
 }
 
+void report_section_start(FILE *f, report_format format, int group) {
+  if (format == REPORT_HTML) (void)fprintf(f, "<section data-group=\"%d\">\n", group);
+}
+void report_section_end(FILE *f, report_format format) {
+  if (format == REPORT_HTML) (void)fputs("</section>\n", f);
+}
+
 void report_document_start(FILE *f, report_format format) {
-  if (format == REPORT_LATEX) (void)fputs("% needs \\usepackage{booktabs} and UTF-8 input\n", f);
-  if (format != REPORT_HTML) return;
-  (void)fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-              "<meta name=\"viewport\" content=\"width=device-width\"><title>icebench</title>\n<style>\n"
-              ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2em}\n"
-              "h2{font-size:1.2em;margin-top:2em}p,li{max-width:60em}div{overflow-x:auto}\n"
-              "table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
-              "th,td{padding:.2em .8em;text-align:right;border-bottom:1px solid #8884}thead th{border-bottom:2px solid #888}\n"
-              ".l{text-align:left}ul{padding-left:1.2em;font-size:.9em}\n</style></head><body>\n",
-              f);
+  if (format == REPORT_LATEX) (void)fputs("% needs \\usepackage[T1]{fontenc}, \\usepackage{booktabs} and UTF-8 input\n", f);
+  if (format == REPORT_HTML) report_html_start(f);
 }
 void report_document_end(FILE *f, report_format format) {
-  if (format == REPORT_HTML) (void)fputs("</body></html>\n", f);
+  if (format == REPORT_HTML) report_html_end(f);
 }
 
 /* --- table ---------------------------------------------------------------------------------------------------------- */
@@ -106,15 +107,19 @@ int report_table_create(report_table *t, const report_column *column, int column
   const size_t cells = (size_t)rows * (size_t)columns;
   t->cell = calloc(cells + 1, sizeof *t->cell);
   t->number = malloc((cells + 1) * sizeof *t->number);
+  t->row = malloc(2 * ((size_t)rows + 1) * sizeof *t->row);
+  t->other = t->row ? t->row + rows : NULL;
   for (size_t i = 0; t->number && i < cells; i++) t->number[i] = NAN;
-  return t->cell && t->number ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a table");
+  for (int i = 0; t->row && i < 2 * rows; i++) t->row[i] = -1;
+  return t->cell && t->number && t->row ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a table");
 }
 
 void report_table_free(report_table *t) {
   for (int i = 0; t->cell && i < t->rows * t->columns; i++) free(t->cell[i]);
   free((void *)t->cell);
   free(t->number);
-  t->cell = NULL, t->number = NULL;
+  free(t->row);
+  t->cell = NULL, t->number = NULL, t->row = t->other = NULL;
 }
 
 void report_table_set(report_table *t, int row, int column, const char *fmt, ...) {
@@ -232,17 +237,32 @@ static void print_latex(const report_table *t, const int *used, FILE *f) {
   (void)fputs("\\bottomrule\n\\end{tabular}\n\\end{table}\n", f);
 }
 
+static void print_html_head(const report_table *t, const int *used, FILE *f) {
+  (void)fputs("<div class=\"scroll\"><table>\n<thead>\n<tr>", f);
+  for (int c = 0; c < t->columns; c++) {
+    if (!used[c]) continue;
+    (void)fprintf(f, "<th scope=\"col\"%s", t->column[c].align == 'l' ? " class=\"l\"" : "");
+    if (t->column[c].legend) wrap(f, REPORT_HTML, " data-legend=\"", t->column[c].legend, "\"");
+    wrap(f, REPORT_HTML, ">", cell_text(t, -1, c), "</th>");
+  }
+  (void)fputs("</tr>\n</thead><tbody>\n", f);
+}
+
 static void print_html(const report_table *t, const int *used, FILE *f) {
-  (void)fputs("<div><table>\n<thead>\n", f);
-  for (int i = -1; i < t->rows; i++) {
-    (void)fputs("<tr>", f);
+  print_html_head(t, used, f);
+  for (int i = 0; i < t->rows; i++) {
+    (void)fputs("<tr", f);
+    if (t->row[i] >= 0) (void)fprintf(f, " data-row=\"%d\"", t->row[i]);
+    if (t->other[i] >= 0) (void)fprintf(f, " data-other=\"%d\"", t->other[i]);
+    (void)fputc('>', f);
     for (int c = 0; c < t->columns; c++) {
       if (!used[c]) continue;
-      (void)fprintf(f, "<%s%s>", i < 0 ? "th" : "td", t->column[c].align == 'l' ? " class=\"l\"" : "");
-      report_text(f, REPORT_HTML, cell_text(t, i, c));
-      (void)fputs(i < 0 ? "</th>" : "</td>", f);
+      const double number = t->number[i * t->columns + c];
+      (void)fprintf(f, "<td%s", t->column[c].align == 'l' ? " class=\"l\"" : "");
+      if (isfinite(number)) (void)fprintf(f, " data-v=\"%.10g\"", number);
+      wrap(f, REPORT_HTML, ">", cell_text(t, i, c), "</td>");
     }
-    (void)fputs(i < 0 ? "</tr>\n</thead><tbody>\n" : "</tr>\n", f);
+    (void)fputs("</tr>\n", f);
   }
   (void)fputs("</tbody></table></div>\n", f);
 }

@@ -19,7 +19,7 @@ typedef struct report_table {
   const report_column *column;
   char **cell;    /* [rows * columns], owned; NULL = unknown */
   double *number; /* [rows * columns], owned: what a cell is sorted by; NAN: by its text */
-  const int *row_of; /* HTML: data-row of each row, the caller's; NULL: none */
+  int *row, *other; /* [rows], owned: rows of the report that a row tells of, for its provenance in HTML; -1: none */
 } report_table;
 
 /** A table without values. ICE_INTERNAL when out of memory; free it in any case. */
@@ -45,6 +45,9 @@ void report_paragraph(FILE *f, report_format format, const char *text);
 void report_list_start(FILE *f, report_format format);
 void report_list_item(FILE *f, report_format format, const char *name, const char *text);
 void report_list_end(FILE *f, report_format format);
+/** Around the tables of rows that belong together: number `group` of them. Only HTML shows it. */
+void report_section_start(FILE *f, report_format format, int group);
+void report_section_end(FILE *f, report_format format);
 /** What stands around all of it. */
 void report_document_start(FILE *f, report_format format);
 void report_document_end(FILE *f, report_format format);

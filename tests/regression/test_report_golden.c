@@ -42,6 +42,16 @@ static char *report(const report_options *o, size_t *n) {
   return text;
 }
 
+/* Cuts what stands between `from` and `to`, wherever that is: style, scripts and their hashes have files and tests of their own. */
+static void cut(char *text, size_t *n, const char *from, const char *to) {
+  for (char *at = text; (at = strstr(at, from)); at += strlen(from)) {
+    char *inside = at + strlen(from), *end = strstr(inside, to);
+    assert_non_null(end);
+    memmove(inside, end, strlen(end) + 1);
+    *n -= (size_t)(end - inside);
+  }
+}
+
 static void compare(const char *name, const char *path, const char *text, size_t n) {
   FILE *f = fopen(path, "rb");
   if (!f) fail_msg("%s is missing: make golden", path);
@@ -61,6 +71,11 @@ static void test_report__fixed_results__as_in_the_files(void **state) {
     char path[300];
     size_t n = 0;
     char *text = report(&golden[i].o, &n);
+    if (golden[i].o.format == REPORT_HTML) {
+      cut(text, &n, "<style>", "</style>");
+      cut(text, &n, "<script>", "</script>");
+      cut(text, &n, "'sha256-", "'");
+    }
     (void)snprintf(path, sizeof path, "%s/%s", folder, golden[i].file);
     if (writing) {
       FILE *f = fopen(path, "wb");

@@ -246,18 +246,6 @@ static void test_csv__formulas__get_an_apostrophe(void **state) {
   free(t);
 }
 
-static void test_html__hostile_names__escaped(void **state) {
-  (void)state;
-  put("<b>&\"'x", "<script>alert(1)</script>", "{\"k\":\"<i>\"}");
-  char *t = report(REPORT_HTML);
-  has(t, "&lt;b&gt;&amp;&quot;&#39;x");
-  has(t, "&lt;script&gt;alert(1)");
-  lacks(t, "<script");
-  lacks(t, "<i>");
-  lacks(t, "http"); /* nothing is fetched */
-  free(t);
-}
-
 static void test_latex__hostile_names__escaped(void **state) {
   (void)state;
   put("50%_$#{}~^\\<>|&", "dense", "{}");
@@ -333,7 +321,6 @@ int main(void) {
       TEST(test_json__every_column__null_for_unknown),
       TEST(test_csv__quotes_commas_newlines__quoted),
       TEST(test_csv__formulas__get_an_apostrophe),
-      TEST(test_html__hostile_names__escaped),
       TEST(test_latex__hostile_names__escaped),
       TEST(test_published__lengths__beside_rows_of_the_same_length),
       TEST(test_published__malformed__names_the_line_of_longeval),
