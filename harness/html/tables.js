@@ -83,10 +83,10 @@ function keepReachable(all) {
 function roving(elements, step) {
   keepReachable(elements());
   return (event) => {
-    const from = event.target.closest('[tabindex]'), to = step(event.key, from, elements());
+    const all = elements(), to = step(event.key, event.target.closest('[tabindex]'), all);
     if (!to) return;
     event.preventDefault();
-    from.setAttribute('tabindex', '-1');
+    for (const e of all) if (e.getAttribute('tabindex') === '0') e.setAttribute('tabindex', '-1');
     to.setAttribute('tabindex', '0');
     to.focus();
   };
