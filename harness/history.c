@@ -10,7 +10,7 @@
 #include "harness/stats_change.h"
 
 static const char rows_sql[] =
-    "SELECT a.method || iif(a.params = '{}', '', ' ' || a.params) AS name, a.method, a.params, a.task, a.model, k.cpu, b.git_commit, b.git_dirty,"
+    "SELECT a.method || iif(a.params = '{}', '', ' ' || a.params) AS name, a.method, a.params, a.n, a.task, a.model, k.cpu, b.git_commit, b.git_dirty,"
     " strftime('%Y-%m-%dT%H:%M:%SZ', a.started_utc_ms / 1000, 'unixepoch') AS created_utc, m.value, m.lo, m.hi,"
     " json_array(a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.causal, a.threads, a.isa, a.examples, a.partial,"
     "   a.data_hash, a.model_hash, (SELECT value FROM metric t WHERE t.cell_id = a.id AND t.name = 'timed_inputs'), a.machine_id) AS cell "
@@ -95,8 +95,8 @@ json_t *history_line_json(const history *h, const history_line *l, const char *m
   char *params = report_rows_params(&h->rows, l->from);
   json_t *params_text = report_record_text(params ? params : "");
   free(params);
-  return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o}", "name", report_record_text(history_text(h, l->from, "name")), "method",
-                   report_record_text(history_text(h, l->from, "method")), "params_text", params_text, "task", report_record_text(history_text(h, l->from, "task")), "model",
+  return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o}", "name", report_record_text(history_text(h, l->from, "name")), "method",
+                   report_record_text(history_text(h, l->from, "method")), "params_text", params_text, "n", report_record_number(report_rows_value(&h->rows, l->from, "n")), "task", report_record_text(history_text(h, l->from, "task")), "model",
                    report_record_text(history_text(h, l->from, "model")), "machine", report_record_text(history_text(h, l->from, "cpu")), "metric", metric, "points", points, "steps", steps);
 }
 

@@ -17,7 +17,7 @@ typedef struct history_line { /* one cell on one machine: rows [from, to) */
 } history_line;
 
 typedef struct history {
-  report_rows rows; /* columns name, method, params, task, model, cpu, git_commit, git_dirty, created_utc, value, lo, hi, cell */
+  report_rows rows; /* columns name, method, params, n, task, model, cpu, git_commit, git_dirty, created_utc, value, lo, hi, cell */
   history_line *line; /* [n] owned */
   int n;
   int logarithmic; /* 1: all values are positive */

@@ -35,12 +35,22 @@ static const char *escape(report_format format, int in_cell, char c) {
   }
 }
 
+/* LaTeX sets Latin-1 with the fonts of T1 and TS1; of other characters it prints the number. Returns NULL for those it sets. */
+static const char *latex_number(const char *c, int n, char *out, size_t size) {
+  if (n == 1 || (n == 2 && (unsigned char)c[0] <= 0xc3)) return NULL;
+  unsigned code = (unsigned char)c[0] & (0xffu >> (n + 1));
+  for (int i = 1; i < n; i++) code = code << 6 | ((unsigned char)c[i] & 0x3f);
+  (void)snprintf(out, size, "U+%04X", code);
+  return out;
+}
+
 /* Writes the text and returns its width in characters; f = NULL only measures. */
 static int put_text(FILE *f, report_format format, int in_cell, const char *text) {
   int width = 0;
+  char number[16];
   while (*text) {
     const int n = ice_printable(text);
-    const char *other = n == 0 ? "?" : n == 1 ? escape(format, in_cell, *text) : NULL;
+    const char *other = n == 0 ? "?" : n == 1 ? escape(format, in_cell, *text) : format == REPORT_LATEX ? latex_number(text, n, number, sizeof number) : NULL;
     if (f && other) (void)fputs(other, f);
     if (f && !other) (void)fwrite(text, 1, (size_t)n, f);
     width += other ? (int)strlen(other) : 1;
@@ -65,7 +75,7 @@ void report_heading(FILE *f, report_format format, const char *text) {
 
 void report_paragraph(FILE *f, report_format format, const char *text) {
   if (format == REPORT_HTML) wrap(f, format, "<p>", text, "</p>\n");
-  else if (format == REPORT_LATEX) wrap(f, format, "", text, "\\par\n");
+  else if (format == REPORT_LATEX) wrap(f, format, "", text, "\\par\\medskip\n");
   else wrap(f, format, "", text, "\n\n");
 }
 
@@ -74,7 +84,7 @@ void report_list_start(FILE *f, report_format format) {
   if (format == REPORT_LATEX) (void)fputs("\\begin{itemize}\\footnotesize\n", f);
 }
 void report_list_item(FILE *f, report_format format, const char *name, const char *text) {
-  (void)fputs(format == REPORT_HTML ? "<li>" : format == REPORT_LATEX ? "\\item " : "- ", f);
+  (void)fputs(format == REPORT_HTML ? "<li>" : format == REPORT_LATEX ? "\\item{} " : "- ", f);
   if (name) wrap(f, format, format == REPORT_HTML ? "<b>" : format == REPORT_LATEX ? "\\textbf{" : "**", name,
                  format == REPORT_HTML ? "</b>: " : format == REPORT_LATEX ? "}: " : "**: ");
   wrap(f, format, "", text, format == REPORT_HTML ? "</li>\n" : "\n");
@@ -166,18 +176,19 @@ static void pad(FILE *f, int n, char with) {
   while (n-- > 0) (void)fputc(with, f);
 }
 
-static void print_md_block(const report_table *t, const int *shown, const int *width, FILE *f) {
-  for (int line = -2; line < t->rows; line++) { /* head, rule, rows */
+/* Columns that are shown, rows [from, to), in Markdown. */
+static void print_md_block(const report_table *t, const int *shown, const int *width, int from, int to, FILE *f) {
+  for (int line = from - 2; line < to; line++) { /* head, rule, rows */
     for (int c = 0; c < t->columns; c++) {
       if (!shown[c]) continue;
       const int left = t->column[c].align == 'l';
       (void)fputs("| ", f);
-      if (line == -1) {
+      if (line == from - 1) {
         pad(f, width[c] - !left, '-');
         (void)fputs(left ? " " : ": ", f);
         continue;
       }
-      const char *text = cell_text(t, line == -2 ? -1 : line, c);
+      const char *text = cell_text(t, line == from - 2 ? -1 : line, c);
       const int gap = width[c] - put_text(NULL, REPORT_MD, 1, text);
       if (!left) pad(f, gap, ' ');
       (void)put_text(f, REPORT_MD, 1, text);
@@ -189,17 +200,55 @@ static void print_md_block(const report_table *t, const int *shown, const int *w
   (void)fputc('\n', f);
 }
 
+/* The same as a tabular. Long texts are broken into lines. */
+static void print_latex_block(const report_table *t, const int *shown, const int *width, int from, int to, FILE *f) {
+  enum { LONG = 40 };
+  (void)fputs("\\begin{tabular}{", f);
+  for (int c = 0; c < t->columns; c++)
+    if (shown[c] && t->column[c].align == 'l' && width[c] > LONG) (void)fputs("p{20em}", f);
+    else if (shown[c]) (void)fputc(t->column[c].align, f);
+  (void)fputs("}\n\\toprule\n", f);
+  for (int i = from - 1; i < to; i++) {
+    const char *between = "";
+    for (int c = 0; c < t->columns; c++) {
+      if (!shown[c]) continue;
+      (void)fputs(between, f);
+      /* A row that starts with [ would be read as an option of the \\ before it. */
+      if (!*between) (void)fputs("{}", f);
+      report_text(f, REPORT_LATEX, cell_text(t, i < from ? -1 : i, c));
+      between = " & ";
+    }
+    (void)fputs(i < from ? " \\\\\n\\midrule\n" : " \\\\\n", f);
+  }
+  (void)fputs("\\bottomrule\n\\end{tabular}\n", f);
+}
+
+/* A page of LaTeX: characters that a line of an article has room for in footnotesize, three of them between two columns, and rows of a float. */
+enum { LATEX_WIDTH = 92, LATEX_ROWS = 40 };
+
+/* The columns that are shown. In LaTeX a float has so many rows; what does not fit goes on in the next. */
+static void print_block(const report_table *t, report_format format, const int *shown, const int *width, int first, FILE *f) {
+  if (format != REPORT_LATEX) {
+    print_md_block(t, shown, width, 0, t->rows, f);
+    return;
+  }
+  for (int from = 0; from < t->rows; from += LATEX_ROWS) {
+    if (from || !first) (void)fputs("\\end{table}\n\\begin{table}\n\\centering\\footnotesize\n(continued)\\par\n", f);
+    print_latex_block(t, shown, width, from, from + LATEX_ROWS < t->rows ? from + LATEX_ROWS : t->rows, f);
+  }
+}
+
 /* Cuts the columns into blocks that fit, each with the first two (which name the row). */
-static void print_md(const report_table *t, const int *used, int limit, int *shown, int *width, FILE *f) {
+static void print_blocks(const report_table *t, report_format format, const int *used, int limit, int *shown, int *width, FILE *f) {
   for (int c = 0; c < t->columns; c++) {
     width[c] = 0;
     for (int i = -1; i < t->rows; i++) {
-      const int w = put_text(NULL, REPORT_MD, 1, cell_text(t, i, c));
+      const int w = put_text(NULL, format, 1, cell_text(t, i, c));
       if (w > width[c]) width[c] = w;
     }
     if (width[c] < 2) width[c] = 2; /* room for "-:" */
   }
-  for (int c = 2; c < t->columns;) {
+  for (int c = 2, first = 1; c < t->columns;) {
     int total = 1, block = 0;
     memset(shown, 0, (size_t)t->columns * sizeof *shown);
     for (int k = 0; k < 2; k++)
@@ -213,28 +262,9 @@ static void print_md(const report_table *t, const int *used, int limit, int *sho
       total += piece;
       block += piece > 0;
     }
-    if (block > 0) print_md_block(t, shown, width, f);
+    if (block > 0) print_block(t, format, shown, width, first, f);
+    first &= block == 0;
   }
-}
-
-static void print_latex(const report_table *t, const int *used, FILE *f) {
-  (void)fputs("\\begin{tabular}{", f);
-  for (int c = 0; c < t->columns; c++)
-    if (used[c]) (void)fputc(t->column[c].align, f);
-  (void)fputs("}\n\\toprule\n", f);
-  for (int i = -1; i < t->rows; i++) {
-    const char *between = "";
-    for (int c = 0; c < t->columns; c++) {
-      if (!used[c]) continue;
-      (void)fputs(between, f);
-      /* A row that starts with [ would be read as an option of the \\ before it. */
-      if (!*between) (void)fputs("{}", f);
-      report_text(f, REPORT_LATEX, cell_text(t, i, c));
-      between = " & ";
-    }
-    (void)fputs(i < 0 ? " \\\\\n\\midrule\n" : " \\\\\n", f);
-  }
-  (void)fputs("\\bottomrule\n\\end{tabular}\n\\end{table}\n", f);
 }
 
 static void print_html_head(const report_table *t, const int *used, FILE *f) {
@@ -271,9 +301,9 @@ int report_table_print(const report_table *t, report_format format, int width, F
   int *mem = t->failed ? NULL : calloc((size_t)t->columns * 3, sizeof *mem), *used = mem;
   if (!mem) return ice_fail(e, ICE_INTERNAL, "out of memory for a table");
   for (int c = 0; c < t->columns; c++) used[c] = report_table_used(t, c);
-  if (format == REPORT_LATEX) print_latex(t, used, f);
-  else if (format == REPORT_HTML) print_html(t, used, f);
-  else print_md(t, used, width, mem + t->columns, mem + 2 * t->columns, f);
+  if (format == REPORT_HTML) print_html(t, used, f);
+  else print_blocks(t, format, used, format == REPORT_LATEX ? LATEX_WIDTH : width, mem + t->columns, mem + 2 * t->columns, f);
+  if (format == REPORT_LATEX) (void)fputs("\\end{table}\n", f);
   free(mem);
   return ICE_OK;
 }

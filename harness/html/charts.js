@@ -101,14 +101,15 @@ function keyFor(name, look, dash, hollow) {
 
 const isHollow = (r) => Boolean(r.partial) || /no retraining|stand-in/.test(r.label || '');
 
-// Names whose boxes would cross others are left out.
+// Names whose boxes would cross others are left out. Returns whether there was room.
 function namer(f) {
   const taken = [];
-  return (text, x, y, color) => {
-    const w = 6.2 * text.length + 6, box = { l: x - w / 2, r: x + w / 2, t: y - 12, b: y + 3 };
-    if (box.l < f.left || box.r > f.right || box.t < f.top || taken.some((o) => o.l < box.r && box.l < o.r && o.t < box.b && box.t < o.b)) return;
+  return (text, x, y, color, anchor) => {
+    const w = 6.2 * text.length + 6, l = anchor === 'start' ? x : anchor === 'end' ? x - w : x - w / 2, box = { l, r: l + w, t: y - 12, b: y + 3 };
+    if (box.l < f.left || box.r > f.right || box.t < f.top || taken.some((o) => o.l < box.r && box.l < o.r && o.t < box.b && box.t < o.b)) return false;
     taken.push(box);
-    f.svg.append(draw('text', { class: 'halo small', x, y, 'text-anchor': 'middle', style: 'fill:' + color }, text));
+    f.svg.append(draw('text', { class: 'halo small', x, y, 'text-anchor': anchor || 'middle', style: 'fill:' + color }, text));
+    return true;
   };
 }
 
@@ -171,15 +172,15 @@ function paintQuality(rows, accuracy, width) {
   const y = axisOf(points.flatMap((p) => [p.y, p.ylo, p.yhi]), !accuracy, 0.08);
   const f = frame(width, Math.min(440, Math.max(300, width * 0.58)), x, y, { title: 'Quality against time', x: 'attention time, ' + unitName + ' (log; left is faster)',
     y: accuracy ? 'accuracy, %' : 'relative L2 error (log; down is better)' });
+  const name = namer(f);
   for (const i of exact) {
     const at = f.X(DATA.rows[i].attention_ns / unit), look = lookOf(DATA.rows[i].method);
     f.svg.append(draw('line', { class: 'base', x1: at, x2: at, y1: f.top, y2: f.bottom, style: 'stroke:' + look.color }));
-    const inside = at + 50 < f.right;
-    f.svg.append(draw('text', { class: 'small halo', x: at + (inside ? 4 : -4), y: f.bottom - 6 - 13 * look.shape, 'text-anchor': inside ? 'start' : 'end', style: 'fill:' + look.color }, DATA.rows[i].method));
+    const high = f.bottom - 6 - 13 * look.shape;
+    if (!name(DATA.rows[i].method, at + 4, high, look.color, 'start')) name(DATA.rows[i].method, at - 4, high, look.color, 'end');
   }
   const best = front(points);
   if (best.length > 1) f.svg.append(draw('path', { d: 'M' + best.map((p, k) => (k ? 'H' + f.X(p.x).toFixed(1) + 'V' + f.Y(p.y).toFixed(1) : f.X(p.x).toFixed(1) + ' ' + f.Y(p.y).toFixed(1))).join(''), fill: 'none', stroke: 'var(--mark)', 'stroke-width': 1.8, opacity: 0.8 }));
-  const name = namer(f);
   for (const p of points) {
     const r = DATA.rows[p.row], look = lookOf(r.method);
     let bar = known(p.ylo) && known(p.yhi) ? 'M' + f.X(p.x) + ' ' + f.Y(p.ylo) + 'V' + f.Y(p.yhi) : '';
@@ -364,7 +365,7 @@ function heatFigure(rows) {
 
 // ---- History
 
-const lineName = (l) => l.method + (l.params_text ? ' ' + l.params_text : '');
+const lineName = (l) => l.method + (l.params_text ? ' ' + l.params_text : '') + (known(l.n) ? ', ' + l.n + ' tokens' : '');
 
 function paintHistory(lines, width) {
   const stamps = [...new Set(lines.flatMap((l) => l.points.map((p) => p.created_utc + ' ' + p.git_commit)))].sort();

@@ -172,7 +172,7 @@ function addFilter(table, name) {
     for (const row of rows) if (row.hidden) row.querySelectorAll('td').forEach((cell) => cell.setAttribute('tabindex', '-1'));
     const shown = rows.filter((row) => !row.hidden).length;
     keepReachable(Array.from(table.querySelectorAll('tbody tr:not([hidden]) td')));
-    count.textContent = shown === rows.length ? rows.length + ' rows' : shown + ' of ' + rows.length + ' rows';
+    count.textContent = (shown === rows.length ? '' : shown + ' of ') + rows.length + (rows.length === 1 ? ' row' : ' rows');
   };
   input.addEventListener('input', update);
   update();

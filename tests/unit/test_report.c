@@ -255,6 +255,33 @@ static void test_latex__hostile_names__escaped(void **state) {
   free(t);
 }
 
+static void test_latex__characters_beyond_its_fonts__as_numbers(void **state) {
+  (void)state;
+  put("\xc3\xa9\xc3\x97\xce\xb1\xe6\x97\xa5\xf0\x9f\x98\x80", "dense", "{}");
+  char *t = report(REPORT_LATEX);
+  has(t, "\xc3\xa9\xc3\x97U+03B1U+65E5U+1F600");
+  free(t);
+}
+
+static void test_latex__long_and_wide__goes_on_in_further_floats(void **state) {
+  (void)state;
+  char params[32];
+  for (int k = 1; k <= 50; k++) (void)snprintf(params, sizeof params, "{\"k\":%d}", k), put("e", "topk", params);
+  char *t = report(REPORT_LATEX);
+  int begun = 0, ended = 0, longest = 0, rows = 0;
+  for (const char *p = t, *end; *p; p = end + 1) {
+    end = strchr(p, '\n');
+    begun += !strncmp(p, "\\begin{table}", 13), ended += !strncmp(p, "\\end{table}", 11);
+    rows = strncmp(p, "{}topk", 6) ? 0 : rows + 1;
+    longest = rows > longest ? rows : longest;
+  }
+  assert_int_equal(begun, ended);
+  assert_true(begun >= 4); /* two widths times two lengths */
+  assert_true(longest <= 40);
+  has(t, "(continued)");
+  free(t);
+}
+
 /* --- published values of LongEval --------------------------------------------------------------------------------------- */
 
 static void test_published__lengths__beside_rows_of_the_same_length(void **state) {
@@ -322,6 +349,8 @@ int main(void) {
       TEST(test_csv__quotes_commas_newlines__quoted),
       TEST(test_csv__formulas__get_an_apostrophe),
       TEST(test_latex__hostile_names__escaped),
+      TEST(test_latex__characters_beyond_its_fonts__as_numbers),
+      TEST(test_latex__long_and_wide__goes_on_in_further_floats),
       TEST(test_published__lengths__beside_rows_of_the_same_length),
       TEST(test_published__malformed__names_the_line_of_longeval),
       TEST(test_report__nothing__no_verdict),
