@@ -81,6 +81,18 @@ marks[1].blur();
 check(all('figure svg *').every((e) => !/NaN|Infinity/.test(Array.from(e.attributes, (a) => a.value).join(' '))), 'a chart with NaN in it');
 check(all('figure svg text').every((t) => !/NaN|undefined|null/.test(t.textContent)), 'a chart says NaN');
 
+// What the charts compute, by hand: the front, crossovers in logarithms, axes.
+const best = front([{ x: 3, goodness: 0.9 }, { x: 1, goodness: 0.5 }, { x: 2, goodness: 0.4 }, { x: 4, goodness: 0.9 }, { x: 3, goodness: 0.7 }]);
+check(JSON.stringify(best.map((p) => [p.x, p.goodness])) === '[[1,0.5],[3,0.9]]', 'the front: ' + JSON.stringify(best));
+const crossed = crossings([{ x: 1000, y: 0.5 }, { x: 4000, y: 2 }, { x: 8000, y: 3 }, { x: 16000, y: 0.9 }]);
+check(crossed.length === 2 && Math.abs(crossed[0].n - 2000) < 1e-6 && crossed[0].up && !crossed[1].up && crossed[1].n > 8000, 'crossovers: ' + JSON.stringify(crossed));
+const decade = axisOf([1, 10, NaN, -3], true, 0);
+check(Math.abs(decade.place(Math.sqrt(10)) - 0.5) < 1e-12 && decade.ticks.includes(1) && decade.ticks.includes(10) && decade.ticks.every((t) => t >= 1 && t <= 10), 'a logarithmic axis: ' + decade.ticks);
+check(axisOf([0.2, 0.9], false, 0).ticks.length >= 4, 'a linear axis');
+const heat = all('figure[data-chart="heat"]')[0], values = all('.panels > svg', heat).map((svg) => all('g[role="img"] text', svg).length);
+check(values.length >= 3 && values.every((n) => n === 4), 'a heat map of 2 x 2 has other cells: ' + values);
+check(all('figure[data-chart="heat"] .panels svg text').some((t) => t.textContent === 'x vanilla') && all('figure[data-chart="heat"] .panels svg text').some((t) => t.textContent === 'x dense'), 'a heat map with one baseline alone');
+
 // Colours: the button goes round, and the page follows.
 const button = document.getElementById('theme'), colour = () => getComputedStyle(document.body).backgroundColor, seen = {};
 for (let i = 0; i < 3; i++) {
