@@ -34,7 +34,7 @@ static int same(const report_rows *r, int a, int b, const char *column) {
   return !strcmp(x ? x : "", y ? y : "");
 }
 static int comparable(const report_rows *r, int a, int b) {
-  return same(r, a, b, "seed") && same(r, a, b, "data_hash") && same(r, a, b, "model_hash");
+  return same(r, a, b, "seed") && same(r, a, b, "split") && same(r, a, b, "data_hash") && same(r, a, b, "model_hash");
 }
 
 typedef struct table_rows { /* rows [from, to) of the report with their items */
