@@ -123,13 +123,23 @@ static void print_shares(const attn_report *r) {
                "max(flops / FMA, bytes / memory)\n");
 }
 
+/* Why a row failed; of a good one, why it has no speed-up. NULL: nothing to say. `text` is room for it. */
+static const char *reason_of(const attn_report *r, const measure_row *row, char text[MEASURE_REASON]) {
+  if (row->status != ATTN_OK) return row->reason;
+  *text = '\0';
+  measure_rows_explain(r->rows, text, MEASURE_REASON);
+  return *text ? text : NULL;
+}
+
 static json_t *json_row(const attn_report *r, const measure_row *row) {
+  char text[MEASURE_REASON];
+  const char *reason = reason_of(r, row, text);
   json_t *o = json_object();
   (void)json_object_set_new(o, "method", json_string(row->method->name));
   (void)json_object_set_new(o, "version", json_string(row->method->version));
   (void)json_object_set_new(o, "params", json_loads(row->json, 0, NULL));
   (void)json_object_set_new(o, "status", json_string(status_of(row)));
-  (void)json_object_set_new(o, "reason", row->status == ATTN_OK ? json_null() : json_string(row->reason));
+  (void)json_object_set_new(o, "reason", reason ? json_string(reason) : json_null());
   (void)json_object_set_new(o, "path", row->cost && row->cost->path ? json_string(row->cost->path) : json_null());
   add_metrics(r, row, 0, o);
   (void)json_object_set_new(o, "accuracy", json_null()); /* of a model only */
@@ -304,6 +314,9 @@ int attn_report_text(const attn_report *r, ice_err *e) {
   (void)printf(
       "\nattention: build + query, median over rounds; x vanilla, x dense: speed-ups, > 1 is faster; in brackets: 95 %% "
       "intervals,\nfrom %d rounds on; L2, mass, recall: against exact attention on the same tensors\n", STATS_LEAST);
+  char missing[MEASURE_REASON] = "";
+  measure_rows_explain(r->rows, missing, sizeof missing);
+  if (*missing) (void)printf("%s\n", missing);
   free(cell);
   if (r->roof) print_shares(r);
   return ICE_OK;
@@ -327,7 +340,7 @@ static int save_row(store *db, const attn_report *r, const measure_row *row, int
   const measure_set *set = r->set;
   const attn_problem *pb = &set->t->in.pb;
   store_metric metric[MEASURE_METRICS];
-  char hash[17], label[64];
+  char hash[17], label[64], text[MEASURE_REASON];
   int n_samples = 0;
   (void)snprintf(label, sizeof label, "%d of %d rounds", r->result->rounds, r->rounds);
   metrics_of(r, row, 0, metric);
@@ -353,7 +366,7 @@ static int save_row(store *db, const attn_report *r, const measure_row *row, int
                            .isa = attn_isa_name(),
                            .examples = set->layers ? set->n / set->layers : pb->b,
                            .status = status_of(row),
-                           .reason = row->status == ATTN_OK ? NULL : row->reason,
+                           .reason = reason_of(r, row, text),
                            .label = r->result->rounds < r->rounds ? label : NULL,
                            .config = key,
                            .data_hash = hash,

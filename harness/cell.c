@@ -290,15 +290,23 @@ static void bench_close(bench *b) {
   encoder_run_destroy(b->run);
   attn_free(b->params);
   free(b->logits);
+  *b = (bench){0};
 }
 
 measure_plan cell_plan(const cell_job *j) {
   return (measure_plan){.rounds = j->rounds, .warmup = j->warmup, .max_seconds = j->max_seconds, .seed = j->seed,
                         .precision = j->care.precision, .max_rounds = j->care.max_rounds, .slowdown = j->care.slowdown,
-                        .around = hygiene_around, .around_ctx = j->care.hygiene};
+                        .around = j->care.hygiene ? hygiene_around : NULL, .around_ctx = j->care.hygiene};
 }
 
-int cell_rounds(const cell_job *j, measure_entrant *entrant, int n, const measure_columns *columns, measure_result *result, ice_err *e) {
+static void no_speedup(cell_result *out, const ice_err *why) {
+  const size_t n = strlen(out->text);
+  (void)snprintf(out->text + n, sizeof out->text - n, "%sno speed-up: %.400s", n ? "; " : "", why->text);
+  out->reason = out->text;
+}
+
+/* The rounds; fails as entrant 0 fails, the others report for themselves. */
+static int rounds(const cell_job *j, measure_entrant *entrant, int n, const measure_columns *columns, measure_result *result, ice_err *e) {
   measure_plan plan = cell_plan(j);
   plan.base[0] = columns->vanilla, plan.base[1] = columns->dense;
   ICE_TRY(measure_run(entrant, n, &plan, result, e));
@@ -308,35 +316,55 @@ int cell_rounds(const cell_job *j, measure_entrant *entrant, int n, const measur
   return entrant[0].rc;
 }
 
-/* Rounds over method, vanilla and dense, all with the cell's padding, and where it is computed the method without it;
- * *columns and *skip say which column is whose. A reference that fails (memory, say) costs its speed-up and leaves a reason, no more. */
-static int time_rounds(cell *c, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e) {
-  const int padded = c->job->padded;
-  const attn_method *method[4] = {c->method, c->vanilla, c->dense, padded ? c->method : NULL};
-  int *const column[4] = {&columns->own, &columns->vanilla, &columns->dense, skip};
-  measure_entrant entrant[4];
-  bench b[4] = {0};
-  int n = 0, rc = ICE_OK;
+int cell_time(const cell_job *j, const cell_slots *s, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e) {
+  int *const column[CELL_SLOTS] = {&columns->own, &columns->vanilla, &columns->dense, skip};
+  measure_entrant entrant[CELL_SLOTS];
+  int n = 0;
   *columns = (measure_columns){-1, -1, -1};
   *skip = -1;
-  for (int i = 0; i < 4 && rc == ICE_OK; i++) {
-    if (!method[i]) continue;
-    if (i > 0 && i < 3 && method[i] == c->method) {
+  for (int i = 0; i < 3 + s->padded; i++) {
+    ice_err why = {0};
+    if (i < 3 && !s->method[i]) continue;
+    if (i > 0 && i < 3 && s->method[i] == s->method[0]) {
       *column[i] = 0;
       continue;
     }
-    rc = bench_open(b + n, c, method[i], padded && i < 3, e);
-    entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
-    *column[i] = n++;
-  }
-  if (rc == ICE_OK) rc = cell_rounds(c->job, entrant, n, columns, result, e);
-  for (int i = 1; rc == ICE_OK && i < n; i++)
-    if (entrant[i].rc != ICE_OK) {
-      (void)snprintf(out->text, sizeof out->text, "no speed-up: %.900s", entrant[i].err.text);
-      out->reason = out->text;
+    const int rc = s->open(s->ctx, i, s->padded && i < 3, entrant + n, &why);
+    if (rc == ICE_OK) {
+      *column[i] = n++;
+      continue;
     }
-  c->cost = b[0].cost;
-  for (int i = 0; i < 4; i++) bench_close(b + i);
+    s->close(s->ctx, i);
+    if (i == 0) {
+      *e = why;
+      return rc;
+    }
+    no_speedup(out, &why);
+  }
+  ICE_TRY(rounds(j, entrant, n, columns, result, e));
+  for (int i = 1; i < n; i++)
+    if (entrant[i].rc != ICE_OK) no_speedup(out, &entrant[i].err);
+  return ICE_OK;
+}
+
+typedef struct benches {
+  const cell *c;
+  bench slot[CELL_SLOTS];
+} benches;
+static int open_slot(void *ctx, int i, int padded, measure_entrant *out, ice_err *e) {
+  benches *b = ctx;
+  const cell *c = b->c;
+  *out = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b->slot + i};
+  return bench_open(b->slot + i, c, i == 1 ? c->vanilla : i == 2 ? c->dense : c->method, padded, e);
+}
+static void close_slot(void *ctx, int i) { bench_close(((benches *)ctx)->slot + i); }
+
+static int time_rounds(cell *c, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e) {
+  benches b = {.c = c};
+  const cell_slots slots = {{c->method, c->vanilla, c->dense}, c->job->padded, open_slot, close_slot, &b};
+  const int rc = cell_time(c->job, &slots, result, columns, skip, out, e);
+  c->cost = b.slot[0].cost;
+  for (int i = 0; i < CELL_SLOTS; i++) close_slot(&b, i);
   return rc;
 }
 

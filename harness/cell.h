@@ -21,7 +21,7 @@ enum { CELL_MAX_JOB = 60000, CELL_MAX_RESULT = 256 << 20 }; /* bytes of JSON */
 typedef struct cell_care {
   double precision, slowdown;
   int max_rounds, affinity;
-  hygiene *hygiene; /* of the execution, set by cell_execute */
+  hygiene *hygiene; /* of the execution, set by cell_execute; NULL: nobody looks */
 } cell_care;
 
 typedef struct cell_job {
@@ -78,9 +78,21 @@ int cell_read_params(const attn_method *m, const char *json, void *params, ice_e
 void cell_execute_tensors(const cell_job *job, cell_result *out);
 /** How a job is timed; the columns it is compared with are still to be named. */
 measure_plan cell_plan(const cell_job *j);
-/** The rounds of a job: entrant 0 is its method, columns says which are the references. Fails as entrant 0 failed; the references report for
- *  themselves. On success measure_free(result). */
-int cell_rounds(const cell_job *j, measure_entrant *entrant, int n, const measure_columns *columns, measure_result *result, ice_err *e);
+
+/** Who is timed in a cell with a model: slot 0 is its method, 1 vanilla, 2 dense, and 3, where padding is computed, the method without it. */
+enum { CELL_SLOTS = 4 };
+typedef struct cell_slots {
+  const attn_method *method[3]; /* of slots 0..2; slots of the same method as slot 0 are not opened, references may be NULL */
+  int padded;
+  /** Makes slot i ready to run; of one that could not be, close gives back what there is, and may be called once more. */
+  int (*open)(void *ctx, int i, int padded, measure_entrant *out, ice_err *e);
+  void (*close)(void *ctx, int i);
+  void *ctx;
+} cell_slots;
+/** The rounds of a job over its slots, which stay open; *columns and *skip (slot 3) say which column is whose, -1: none. A reference that cannot be
+ *  opened or fails (memory, say) costs its speed-up and leaves a reason in out, no more; fails as slot 0 fails. On success
+ *  measure_free(result). */
+int cell_time(const cell_job *j, const cell_slots *s, measure_result *result, measure_columns *columns, int *skip, cell_result *out, ice_err *e);
 /** cell_execute() of a task that is answered in words. See cell_words.c. */
 void cell_execute_words(const cell_job *job, cell_result *out);
 /** What went wrong with a cell, as its result; support: what its method says of the problem. */

@@ -73,16 +73,6 @@ static void choose_references(tensor_cell *c) {
   }
 }
 
-/* References that tried and failed, for want of memory most likely. */
-static void note_failures(tensor_cell *c) {
-  for (int r = 0; r < c->rows.n; r++) {
-    const measure_row *row = c->rows.row + r;
-    const size_t n = strlen(c->note);
-    if (row->reference && row->status != ATTN_OK && *row->reason)
-      (void)snprintf(c->note + n, sizeof c->note - n, "%sno speed-up against %s: %.150s", n ? "; " : "", row->method->name, row->reason);
-  }
-}
-
 static int judge(tensor_cell *c, ice_err *e) {
   const attn_problem *pb = &c->set.t->in.pb;
   const attn_method *dense = registry_find("dense", NULL);
@@ -138,7 +128,7 @@ static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_e
   measure_method_close(&mm);
   choose_references(c);
   ICE_TRY(measure_rows_time(&c->rows, &c->set, &plan, &result, e));
-  note_failures(c);
+  measure_rows_explain(&c->rows, c->note, sizeof c->note); /* of those that tried and failed, for want of memory most likely */
   int rc = row->status == ATTN_OK && j->quality ? judge(c, e) : ICE_OK;
   if (rc == ICE_OK && row->status != ATTN_OK) rc = ice_fail(e, ICE_INTERNAL, "%s (%s)", row->reason, attn_status_text(row->status));
   if (rc == ICE_OK) rc = report(c, &result, out, e);

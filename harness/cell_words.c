@@ -200,49 +200,29 @@ static int bench_open(bench *b, const words_cell *c, const attn_method *m, ice_e
 static void bench_close(bench *b) {
   llama_run_destroy(b->run);
   attn_free(b->plain);
+  *b = (bench){0};
 }
 
-static void note(cell_result *out, const ice_err *why) {
-  const size_t n = strlen(out->text);
-  (void)snprintf(out->text + n, sizeof out->text - n, "%sno speed-up: %.400s", n ? "; " : "", why->text);
-  out->reason = out->text;
+typedef struct benches {
+  const words_cell *c;
+  bench slot[CELL_SLOTS];
+} benches;
+static int open_slot(void *ctx, int i, int padded, measure_entrant *out, ice_err *e) {
+  benches *b = ctx;
+  const words_cell *c = b->c;
+  (void)padded;
+  *out = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b->slot + i};
+  return bench_open(b->slot + i, c, i == 1 ? c->vanilla : i == 2 ? c->dense : c->method, e);
 }
+static void close_slot(void *ctx, int i) { bench_close(((benches *)ctx)->slot + i); }
 
-/* Rounds over method, vanilla and dense; a reference that cannot be had (memory, say) costs its speed-up and leaves a reason. */
 static int time_rounds(words_cell *c, measure_result *result, measure_columns *columns, cell_result *out, ice_err *e) {
-  const attn_method *method[3] = {c->method, c->vanilla, c->dense};
-  int *const column[3] = {&columns->own, &columns->vanilla, &columns->dense};
-  measure_entrant entrant[3];
-  bench b[3] = {0};
-  int n = 0, opened = 0;
-  *columns = (measure_columns){-1, -1, -1};
-  for (int i = 0; i < 3; i++) {
-    ice_err why = {0};
-    if (!method[i]) continue;
-    if (i > 0 && method[i] == c->method) {
-      *column[i] = 0;
-      continue;
-    }
-    const int rc = bench_open(b + n, c, method[i], &why);
-    opened = n + 1;
-    if (rc != ICE_OK && i == 0) {
-      bench_close(b);
-      return ice_fail(e, rc, "%s", why.text);
-    }
-    if (rc != ICE_OK) {
-      bench_close(b + n);
-      b[n] = (bench){0};
-      note(out, &why);
-      continue;
-    }
-    entrant[n] = (measure_entrant){.variants = 1, .pass = bench_pass, .ctx = b + n};
-    *column[i] = n++;
-  }
-  const int rc = cell_rounds(c->job, entrant, n, columns, result, e);
-  for (int i = 1; rc == ICE_OK && i < n; i++)
-    if (entrant[i].rc != ICE_OK) note(out, &entrant[i].err);
-  c->cost = b[0].cost;
-  for (int i = 0; i < opened; i++) bench_close(b + i);
+  benches b = {.c = c};
+  const cell_slots slots = {{c->method, c->vanilla, c->dense}, 0, open_slot, close_slot, &b};
+  int none;
+  const int rc = cell_time(c->job, &slots, result, columns, &none, out, e);
+  c->cost = b.slot[0].cost;
+  for (int i = 0; i < CELL_SLOTS; i++) close_slot(&b, i);
   return rc;
 }
 

@@ -180,6 +180,15 @@ measure_columns measure_rows_columns(const measure_rows *rows, const measure_row
                            shift(column_of(rows, "dense"), part)};
 }
 
+void measure_rows_explain(const measure_rows *rows, char *text, size_t size) {
+  for (int r = 0; r < rows->n; r++) {
+    const measure_row *row = rows->row + r;
+    const size_t n = strlen(text);
+    if (row->reference && row->status != ATTN_OK && *row->reason)
+      (void)snprintf(text + n, size - n, "%sno speed-up against %s: %.150s", n ? "; " : "", row->method->name, row->reason);
+  }
+}
+
 /* ---- Judging. */
 
 static int file_name(const measure_row *row, const char *dir, const char *what, char *out, size_t size, ice_err *e) {

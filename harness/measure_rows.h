@@ -59,6 +59,9 @@ int measure_rows_time(measure_rows *rows, const measure_set *set, const measure_
  *  (NULL: none) receives <method>.o.npy and <method>.idx.npy, with the swept parameters in the name of rows of a sweep,
  *  in a folder of its own for each call of a tape. */
 int measure_rows_judge(measure_rows *rows, const measure_set *set, const char *out_dir, ice_err *e);
+/** Appends to text (a string in size bytes) why there is no speed-up against a reference that failed: "no speed-up against dense: ...", several
+ *  with "; " between. Nothing where all is well. */
+void measure_rows_explain(const measure_rows *rows, char *text, size_t size);
 /** Columns a row is compared with: the first good rows of vanilla and dense. part 0: everything; 1 + l: layer l. */
 measure_columns measure_rows_columns(const measure_rows *rows, const measure_row *row, int part);
 

@@ -317,9 +317,13 @@ static int check_figure(const char *wanted, struct dirent *const *entry, int n, 
   return ice_fail(e, ICE_USAGE, "--figure = %s, allowed %s", wanted, all);
 }
 
-/* The stem of a group's files: the experiment, and what tells the group from the experiment's others. */
-static void name_group(const report_rows *groups, int row, char *stem, size_t size) {
-  char **mine = groups->cell + row * GROUP;
+typedef char group_stem[380];
+
+/* The stem of a group's files: the experiment, and what tells the group from the experiment's others. Where it would be that of a group
+ * before - experiment x with a group called 1, and experiment x-1; names that differ in odd characters only - it gets a number: x-1.2. */
+static void name_group(const report_rows *groups, int row, group_stem *stems) {
+  char **mine = groups->cell + row * GROUP, *stem = stems[row];
+  const size_t size = sizeof *stems - 12;
   stem[0] = 0;
   add_name(stem, size, mine[0]);
   for (int c = 1; c < GROUP; c++) {
@@ -328,23 +332,31 @@ static void name_group(const report_rows *groups, int row, char *stem, size_t si
       differs |= !strcmp(other[0], mine[0]) && strcmp(other[c], mine[c]);
     if (differs) add_name(stem, size, mine[c]);
   }
+  const size_t n = strlen(stem);
+  int copy = 1;
+  for (int other = 0; other < row; other++)
+    if (!strcmp(stems[other], stem)) {
+      (void)snprintf(stem + n, sizeof *stems - n, ".%d", ++copy);
+      other = -1; /* is the new one free? */
+    }
 }
 
 static int draw_groups(store *s, const plot_options *o, const report_rows *groups, const char *rows_sql, const char *published, struct dirent *const *entry,
                        int n, ice_err *e) {
-  int drawn = 0;
-  for (int row = 0; row < groups->n; row++) {
-    char stem[380];
-    name_group(groups, row, stem, sizeof stem);
-    picture p = {.o = o, .group = groups->cell + row * GROUP, .rows_sql = rows_sql, .published = published, .stem = stem};
-    int rc = read_facts(s, &p, e);
+  int drawn = 0, rc = ICE_OK;
+  group_stem *stem = calloc((size_t)groups->n + 1, sizeof *stem);
+  if (!stem) return ice_fail(e, ICE_INTERNAL, "out of memory");
+  for (int row = 0; rc == ICE_OK && row < groups->n; row++) {
+    name_group(groups, row, stem);
+    picture p = {.o = o, .group = groups->cell + row * GROUP, .rows_sql = rows_sql, .published = published, .stem = stem[row]};
+    rc = read_facts(s, &p, e);
     for (int i = 0; rc == ICE_OK && i < n; i++)
       if (!o->figure || !strcmp(o->figure, entry[i]->d_name)) rc = draw_figure(s, &p, entry[i]->d_name, e);
     report_rows_free(&p.facts);
-    if (rc != ICE_OK) return rc;
     drawn += p.drawn;
   }
-  if (drawn) return ICE_OK;
+  free(stem);
+  if (rc != ICE_OK || drawn) return rc;
   if (o->experiment) return ice_fail(e, ICE_NO_VERDICT, "experiment '%s' has no rows for a chart; icebench run makes them", o->experiment);
   return ice_fail(e, ICE_NO_VERDICT, "no rows for a chart; icebench run makes them");
 }

@@ -253,6 +253,13 @@ static int check_sizes(const st_file *f, const char *path, const encoder_config 
   return ice_fail(e, ICE_DATA, "%s: %lld tensors, an encoder of this shape has %d", path, (long long)f->count, count);
 }
 
+static int check_finite(const encoder *m, const encoder_tensor *t, const char *path, ice_err *e) {
+  const float *p = m->params + t->offset;
+  for (int64_t i = 0; i < encoder_tensor_size(t); i++)
+    if (!isfinite(p[i])) return ice_fail(e, ICE_DATA, "%s: %s[%lld] = %g, allowed finite numbers", path, t->name, (long long)i, (double)p[i]);
+  return ICE_OK;
+}
+
 int encoder_load(encoder *m, const char *path, ice_err *e) {
   st_file f;
   *m = (encoder){0};
@@ -263,8 +270,7 @@ int encoder_load(encoder *m, const char *path, ice_err *e) {
   if (rc == ICE_OK) rc = encoder_create(m, &c, e);
   for (int i = 0; rc == ICE_OK && i < m->n_tensors; i++)
     rc = st_copy_f32(&f, m->tensor[i].name, m->tensor[i].rank, m->tensor[i].shape, m->params + m->tensor[i].offset, e);
-  for (int64_t i = 0; rc == ICE_OK && i < m->n_params; i++)
-    if (!isfinite(m->params[i])) rc = ice_fail(e, ICE_DATA, "%s: parameter %lld is not finite", path, (long long)i);
+  for (int i = 0; rc == ICE_OK && i < m->n_tensors; i++) rc = check_finite(m, m->tensor + i, path, e);
   const char *attention = st_meta(&f, "attention"), *params = st_meta(&f, "attention_params");
   if (attention) (void)snprintf(m->attention, sizeof m->attention, "%s", attention);
   if (params) (void)snprintf(m->attention_params, sizeof m->attention_params, "%s", params);

@@ -1,4 +1,4 @@
-/* test_cell.c - jobs and results as JSON, the draw of examples, and children with every kind of end. */
+/* test_cell.c - who is timed in a cell, jobs and results as JSON, the draw of examples, and children with every kind of end. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +12,79 @@
 #include <cmocka.h>
 
 #include "harness/cell.h"
+#include "harness/registry/registry.h"
 #include "harness/run_child.h"
+
+/* ---- Who is timed. */
+
+enum { FAILS_TO_OPEN = 1, FAILS_TO_RUN = 2 };
+typedef struct slots {
+  int fate[CELL_SLOTS], opened[CELL_SLOTS], closed[CELL_SLOTS], padded[CELL_SLOTS];
+} slots;
+static int slot_pass(void *ctx, int first, measure_times *out, ice_err *e) {
+  const int *fate = ctx;
+  (void)first;
+  *out = (measure_times){{[MEASURE_ATTENTION] = 1000}};
+  return *fate == FAILS_TO_RUN ? ice_fail(e, ICE_INTERNAL, "does not run") : ICE_OK;
+}
+static int slot_open(void *ctx, int i, int padded, measure_entrant *out, ice_err *e) {
+  slots *s = ctx;
+  s->opened[i]++, s->padded[i] = padded;
+  *out = (measure_entrant){.variants = 1, .pass = slot_pass, .ctx = s->fate + i};
+  return s->fate[i] == FAILS_TO_OPEN ? ice_fail(e, ICE_INTERNAL, "no room for slot %d", i) : ICE_OK;
+}
+static void slot_close(void *ctx, int i) { ((slots *)ctx)->closed[i]++; }
+
+/* A reference that cannot be opened, or fails, costs its own speed-up; the others keep theirs. */
+static void test_time__reference_fails__costs_its_speedup_alone(void **state) {
+  (void)state;
+  static const struct {
+    int fate[CELL_SLOTS];
+    const char *reason;
+    int vanilla, dense, skip;
+  } way[] = {{{0, 0, 0, 0}, NULL, 1, 1, 1},
+             {{0, FAILS_TO_OPEN, 0, 0}, "no speed-up: no room for slot 1", 0, 1, 1},
+             {{0, 0, FAILS_TO_OPEN, FAILS_TO_RUN}, "no speed-up: no room for slot 2; no speed-up: does not run", 1, 0, 0},
+             {{0, FAILS_TO_RUN, FAILS_TO_OPEN, 0}, "no speed-up: no room for slot 2; no speed-up: does not run", 0, 0, 1},
+             {{0, FAILS_TO_OPEN, FAILS_TO_OPEN, FAILS_TO_OPEN}, "no speed-up: no room for slot 1; no speed-up: no room for slot 2; no speed-up: no room for slot 3", 0, 0, 0}};
+  const cell_job j = {.rounds = 2, .max_seconds = 10};
+  for (size_t w = 0; w < sizeof way / sizeof *way; w++) {
+    slots s = {0};
+    memcpy(s.fate, way[w].fate, sizeof s.fate);
+    const cell_slots all = {{registry_find("topk", NULL), registry_find("vanilla", NULL), registry_find("dense", NULL)}, 1, slot_open, slot_close, &s};
+    cell_result out = {.status = "ok"};
+    measure_result result;
+    measure_columns c;
+    int skip;
+    ice_err e = {0};
+    assert_int_equal(cell_time(&j, &all, &result, &c, &skip, &out, &e), ICE_OK);
+    assert_int_equal(c.own, 0);
+    assert_int_equal(isfinite(measure_speedup(&result, c.vanilla, 0, 1).value), way[w].vanilla);
+    assert_int_equal(isfinite(measure_speedup(&result, c.dense, 0, 1).value), way[w].dense);
+    assert_int_equal(isfinite(measure_speedup(&result, skip, 0, 1).value), way[w].skip);
+    if (way[w].reason) assert_string_equal(out.reason, way[w].reason);
+    else assert_null(out.reason);
+    for (int i = 0; i < CELL_SLOTS; i++) assert_true(s.opened[i] == 1 && s.closed[i] == (s.fate[i] == FAILS_TO_OPEN) && s.padded[i] == (i < 3));
+    measure_free(&result);
+  }
+}
+
+static void test_time__own_slot_fails__is_the_failure(void **state) {
+  (void)state;
+  const cell_job j = {.rounds = 2, .max_seconds = 10};
+  for (int fate = FAILS_TO_OPEN; fate <= FAILS_TO_RUN; fate++) {
+    slots s = {.fate = {fate}};
+    const cell_slots all = {{registry_find("dense", NULL), registry_find("vanilla", NULL), registry_find("dense", NULL)}, 0, slot_open, slot_close, &s};
+    cell_result out = {.status = "ok"};
+    measure_result result;
+    measure_columns c;
+    int skip;
+    ice_err e = {0};
+    assert_int_equal(cell_time(&j, &all, &result, &c, &skip, &out, &e), ICE_INTERNAL);
+    assert_string_equal(e.text, fate == FAILS_TO_OPEN ? "no room for slot 0" : "does not run");
+    assert_true(s.opened[2] == 0 && s.opened[3] == 0 && (fate == FAILS_TO_OPEN || c.dense == 0)); /* dense is the method itself */
+  }
+}
 
 /* ---- JSON. */
 
@@ -245,6 +317,8 @@ static void test_child__long_error_stream__keeps_the_last_line(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_time__reference_fails__costs_its_speedup_alone),
+      cmocka_unit_test(test_time__own_slot_fails__is_the_failure),
       cmocka_unit_test(test_job__round_trip__keeps_everything),
       cmocka_unit_test(test_job__damaged__is_refused_at_every_byte),
       cmocka_unit_test(test_result__round_trip__keeps_unknown_numbers_unknown),

@@ -212,11 +212,16 @@ static void test_load__other_dtypes__reals_are_converted_integers_refused(void *
 static void test_load__parameter_not_finite__refused(void **state) {
   (void)state;
   const float bad[] = {NAN, INFINITY, -INFINITY};
+  const char *const value[] = {"nan", "inf", "-inf"};
   for (int i = 0; i < 3; i++) {
     draft d;
+    char want[120];
     draft_new(&d, &small);
-    d.m.params[i * (d.m.n_params - 1) / 2] = bad[i];
-    draft_refused(&d, "not finite");
+    const encoder_tensor *t = d.m.tensor + i * (d.m.n_tensors - 1) / 2;
+    const int64_t at = encoder_tensor_size(t) - 1;
+    d.m.params[t->offset + at] = bad[i];
+    (void)snprintf(want, sizeof want, "%s[%lld] = %s, allowed finite numbers", t->name, (long long)at, value[i]);
+    draft_refused(&d, want);
     encoder_destroy(&d.m);
   }
 }

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 
 #include "harness/measure.h"
 #include "harness/measure_method.h"
+#include "harness/measure_rows.h"
 #include "harness/measure_store.h"
 #include "harness/registry/registry.h"
 #include "kernels/core/alloc.h"
@@ -419,9 +421,29 @@ static void test_run__slowdown__is_of_the_first_entrant_and_counted(void **state
   measure_free(&r);
 }
 
+/* --- rows of tensors ---------------------------------------------------------------------------------------------- */
+
+/* Who asked for topk alone is told why there is no speed-up; a failed row that was asked for speaks for itself. */
+static void test_rows__references_that_fail__are_explained(void **state) {
+  (void)state;
+  measure_rows rows;
+  char text[MEASURE_REASON] = "before";
+  assert_int_equal(measure_rows_create(&rows, "topk", NULL, NULL, NULL, NULL), ICE_OK);
+  measure_rows_explain(&rows, text, sizeof text);
+  assert_string_equal(text, "before");
+  for (int r = 0; r < rows.n; r++) {
+    rows.row[r].status = ATTN_ERR_NOMEM;
+    (void)snprintf(rows.row[r].reason, sizeof rows.row[r].reason, "%s needs 9 bytes", rows.row[r].method->name);
+  }
+  measure_rows_explain(&rows, text, sizeof text);
+  assert_string_equal(text, "before; no speed-up against vanilla: vanilla needs 9 bytes; no speed-up against dense: dense needs 9 bytes");
+  measure_rows_destroy(&rows);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(test_order__each_round__is_a_permutation_and_first_place_rotates, setup),
+      cmocka_unit_test(test_rows__references_that_fail__are_explained),
       cmocka_unit_test_setup(test_run__three_entrants__are_interleaved_and_every_sample_is_kept, setup),
       cmocka_unit_test_setup(test_run__budget_of_seconds__stops_before_the_round_that_would_exceed_it, setup),
       cmocka_unit_test_setup(test_run__one_entrant_fails__the_others_go_on, setup),

@@ -132,6 +132,21 @@ static void test_draw__several_tasks__a_picture_each(void **state) {
   lacks(file("e-lra_text-error-k.dat"), "iceformer");
 }
 
+/* Experiment x has a picture called x-lra_text; so has experiment x-lra_text, and x-lra_text.2 is taken as well. */
+static void test_draw__names_that_meet__a_picture_each(void **state) {
+  (void)state;
+  static const char *const experiment[] = {"x", "x", "x-lra_text", "x-lra_text.2"}, *const task[] = {"lra/listops", "lra/text", "lra/image", "lra/image"};
+  for (int i = 0; i < 4; i++)
+    results_put(s, &(results_row){.experiment = experiment[i], .task = task[i], .method = "topk", .params = "{\"k\":8}", .accuracy = 0.6, .ms = 3, .vanilla = 2,
+                                  .dense = 1, .error = 0.1, .mass = 0.9, .seed = 1, .examples = 500});
+  plot_options o = options(NULL);
+  o.figure = "error-k";
+  draw(&o);
+  has(file("x-lra_text-error-k.gp"), "x: lra/text");
+  has(file("x-lra_text.2-error-k.gp"), "x-lra_text: lra/image");
+  has(file("x-lra_text.2.2-error-k.gp"), "x-lra_text.2: lra/image");
+}
+
 static void put_tensors_as(const char *experiment, const char *method, const char *params, int64_t n, double ms, double dense) {
   results_put(s, &(results_row){.experiment = experiment, .task = "synth/clustered", .method = method, .params = params, .accuracy = NAN, .ms = ms,
                                 .vanilla = NAN, .dense = dense, .error = 0.1, .mass = 0.9, .seed = 1, .examples = 1, .n = n, .recall = 0.75});
@@ -423,6 +438,7 @@ int main(void) {
       TEST(test_draw__figures__with_script_and_data),
       TEST(test_draw__script__draws_the_picture_again),
       TEST(test_draw__png_and_pdf__have_their_form),
+      TEST(test_draw__names_that_meet__a_picture_each),
       TEST(test_draw__several_tasks__a_picture_each),
       TEST(test_draw__several_budgets_over_length__a_line_each),
       TEST(test_draw__tensors_of_several_lengths__time_over_length_with_the_crossing),
