@@ -431,6 +431,7 @@ int main(void) {
       TEST(test_image__archive_and_copy__found),
       TEST(test_image__faults__named_with_their_byte),
       TEST(test_draw__some_examples__whole_in_order_and_always_the_same),
+      TEST(test_hold_out__some_examples__dev_and_rest_are_the_whole),
       TEST(test_real__text__whole_and_balanced),
       TEST(test_real__text_1k__whole_and_balanced),
       TEST(test_real__image__whole_and_balanced),
