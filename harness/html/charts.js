@@ -197,16 +197,28 @@ function paintQuality(rows, accuracy, width) {
 }
 
 // Values of a column in a list of rows, in order.
-const distinct = (rows, column) => [...new Set(rows.map((i) => DATA.rows[i][column]).filter((v) => v !== null && v !== undefined))].sort((a, b) => a - b);
+const distinct = (rows, column) => [...new Set(rows.map((i) => DATA.rows[i][column]).filter((v) => v !== null && v !== undefined))].sort(compareKeys);
 const lengthColumn = (rows) => (distinct(rows, 'length').length > 1 ? 'length' : 'n');
+
+// "dev", "dev, seed 2": what tells rows of one setting apart, where these differ among `rows`; '' where they do not.
+const varying = (i, rows) => ['split', 'seed'].filter((c) => distinct(rows, c).length > 1).map((c) => (c === 'seed' ? 'seed ' : '') + DATA.rows[i][c]).join(', ');
+
+// Rows cut into sets that belong into one picture: [rows, name] each, longest sequences first.
+function setsOf(rows, tensors) {
+  const column = lengthColumn(rows), lengths = (tensors || column === 'length') && distinct(rows, column).length > 1, sets = new Map();
+  for (const i of rows) {
+    const r = DATA.rows[i], split = distinct(rows, 'split').length > 1 ? r.split : null;
+    const name = [lengths ? (column === 'n' ? r.n + ' tokens' : 'length ' + r.length) : null, split].filter(Boolean).join(', ');
+    if (!sets.has(name)) sets.set(name, []);
+    sets.get(name).push(i);
+  }
+  return [...sets].map(([name, set]) => [set, name]).sort((a, b) => collator.compare(b[1], a[1]));
+}
 
 function qualityFigure(rows, tensors) {
   const fine = rows.filter((i) => DATA.rows[i].status === 'ok' && known(DATA.rows[i].attention_ns));
   const accuracy = fine.filter((i) => known(DATA.rows[i].accuracy)).length > 1;
-  const column = lengthColumn(fine), lengths = tensors || column === 'length' ? distinct(fine, column) : [];
-  const sets = lengths.length > 1 ? lengths.map((n) => fine.filter((i) => DATA.rows[i][column] === n)) : [fine];
-  const worth = (set) => set.filter((i) => qualityPoint(i, accuracy, 1)).length > 1;
-  const choices = sets.map((set, k) => [set, lengths.length > 1 ? (column === 'n' ? lengths[k] + ' tokens' : 'length ' + lengths[k]) : '']).filter(([set]) => worth(set)).reverse();
+  const choices = setsOf(fine, tensors).filter(([set]) => set.filter((i) => qualityPoint(i, accuracy, 1)).length > 1);
   if (!choices.length) return null;
   return figureOf('quality', accuracy ? 'Accuracy against attention time' : 'Error against attention time',
     (accuracy ? 'Up' : 'Down') + ' and left is better. Line: the Pareto front, rows that no other one beats in both. Bars: 95 % intervals. Dashed: the exact baselines, vanilla and dense.',
@@ -232,7 +244,7 @@ function seriesByLength(rows, column) {
   for (const i of rows) {
     const r = DATA.rows[i];
     if (r.status !== 'ok' || !known(r[column]) || !known(r.speedup_dense) || r.method === 'dense') continue;
-    const name = nameOf(i);
+    const name = [nameOf(i), varying(i, rows)].filter(Boolean).join(', ');
     if (!by.has(name)) by.set(name, { name, method: r.method, rows: [] });
     by.get(name).rows.push(i);
   }
@@ -294,7 +306,7 @@ function slicesOf(rows) {
     for (const p of keys) for (const q of keys.slice(keys.indexOf(p) + 1)) {
       const slices = new Map();
       for (const i of own) {
-        const r = DATA.rows[i], rest = JSON.stringify([Object.entries(r.params).filter(([k]) => k !== p && k !== q), r.n, r.length, r.seed]);
+        const r = DATA.rows[i], rest = JSON.stringify([Object.entries(r.params).filter(([k]) => k !== p && k !== q), r.n, r.length, r.split, r.seed]);
         if (!slices.has(rest)) slices.set(rest, []);
         slices.get(rest).push(i);
       }
@@ -354,7 +366,7 @@ function paintHeat(slice, column, width) {
 function heatFigure(rows) {
   const slices = slicesOf(rows);
   if (!slices.length) return null;
-  const name = (s) => s.method + ': ' + s.p + ' x ' + s.q + (s.fixed ? ' (' + s.fixed + ')' : '') + (distinct(s.rows, 'n').length === 1 && distinct(rows, 'n').length > 1 ? ', ' + DATA.rows[s.rows[0]].n + ' tokens' : '');
+  const name = (s) => s.method + ': ' + s.p + ' x ' + s.q + (s.fixed ? ' (' + s.fixed + ')' : '') + (distinct(s.rows, 'n').length === 1 && distinct(rows, 'n').length > 1 ? ', ' + DATA.rows[s.rows[0]].n + ' tokens' : '') + (varying(s.rows[0], rows) ? ', ' + varying(s.rows[0], rows) : '');
   return figureOf('heat', 'Two parameters at a time', slices.length > 1 ? '' : name(slices[0]), (width, choice) => {
     const s = slices[choice], quality = ['accuracy', 'mass', 'rel_l2_error'].filter((c) => new Set(s.rows.map((i) => DATA.rows[i][c]).filter(known)).size > 1);
     const columns = ['speedup_vanilla', 'speedup_dense', ...quality].filter((c) => s.rows.some((i) => known(DATA.rows[i][c])));

@@ -22,7 +22,7 @@ function factsOf(row) {
     ['status', r.status + (known(r.reason) ? ': ' + r.reason : '')],
     ['label', r.label],
     ['partial', r.partial ? 'yes: fewer examples than the experiment asks for' : null],
-    ['examples', r.examples], ['seed', r.seed], ['rounds', r.rounds], ['timed inputs', r.timed_inputs],
+    ['examples', known(r.split) ? (r.examples ?? 'all') + ' of ' + r.split : r.examples], ['seed', r.seed], ['rounds', r.rounds], ['timed inputs', r.timed_inputs],
     ['threads, ISA', r.threads + ', ' + r.isa],
     ['tokens', r.n], ['parameters', JSON.stringify(r.params)],
     ['commit', r.git_commit + (r.git_dirty ? ' + local changes ' + (b.git_diff || '').slice(0, 12) : '')],

@@ -35,14 +35,15 @@ static void near(double got, double want, double tolerance) {
 }
 
 enum { ITEMS = 20 };
-/* A row whose predictions are right where `right` has a 1. */
-static void put(const char *method, const char *params, uint64_t seed, const char *right) {
+/* A row of a split whose predictions are right where `right` has a 1. */
+static void put_of(const char *config, const char *method, const char *params, uint64_t seed, const char *right) {
   store_prediction p[64];
   int n = 0;
   for (; right[n]; n++) p[n] = (store_prediction){.item = 3 * n, .expected = 2, .predicted = right[n] == '1' ? 2 : 5};
   results_put(s, &(results_row){.experiment = "e", .method = method, .params = params, .accuracy = 0.4, .ms = 4, .vanilla = 2, .dense = 1, .error = NAN,
-                                .mass = NAN, .seed = seed, .examples = n, .prediction = p, .n_predictions = n});
+                                .mass = NAN, .seed = seed, .examples = n, .config = config, .prediction = p, .n_predictions = n});
 }
+static void put(const char *method, const char *params, uint64_t seed, const char *right) { put_of(NULL, method, params, seed, right); }
 
 static void compare(void) {
   ice_err e = {0};
@@ -140,6 +141,17 @@ static void test_rows__of_other_seeds_or_items__are_not_compared(void **state) {
   assert_string_equal(report_rows_text(&rows, pairs.pair[0].b, "seed"), "2");
 }
 
+/* Items are places in a split: the third of dev is not the third of test. */
+static void test_rows__of_other_splits__are_not_compared(void **state) {
+  (void)state;
+  put_of("{\"split\":\"val\"}", "dense", "{}", 1, "1100");
+  put_of("{\"split\":\"test\"}", "dense", "{}", 1, "1010");
+  put_of("{\"split\":\"test\"}", "topk", "{\"k\":8}", 1, "1010");
+  compare();
+  assert_int_equal(pairs.n, 1);
+  assert_string_equal(report_rows_text(&rows, pairs.pair[0].b, "split"), "test");
+}
+
 static void test_table__many_rows__only_against_the_reference(void **state) {
   (void)state;
   char params[32];
@@ -201,6 +213,7 @@ int main(void) {
       TEST(test_table__more_pairs__are_paid_for),
       TEST(test_table__exact_attentions__only_against_the_reference),
       TEST(test_rows__of_other_seeds_or_items__are_not_compared),
+      TEST(test_rows__of_other_splits__are_not_compared),
       TEST(test_table__many_rows__only_against_the_reference),
       TEST(test_pair__marks_that_are_no_hits__sign_flip),
       TEST(test_json__row__has_its_comparisons),
