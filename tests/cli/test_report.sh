@@ -35,15 +35,16 @@ head -n 1 "$work/csv" | grep -q '^experiment,task,model,method,params,seed,n,hea
 verdict report__every_format__is_written "$why"
 
 # LaTeX takes it, whatever the names are and however wide and long the table is.
+why=""
 if command -v pdflatex >/dev/null && kpsewhich booktabs.sty >/dev/null; then
   cp "$db" "$work/hostile.db"
   sql "$work/hostile.db" "UPDATE attempt SET experiment = '% _ & # ~ ^ \\ { } \$ \\end{table} -- [x] \"q\" ''a'' '
     || (WITH RECURSIVE c(n) AS (SELECT 161 UNION ALL SELECT n + 1 FROM c WHERE n < 255) SELECT group_concat(char(n), '') FROM c) || ' ' || char(945, 26085, 128512, 10, 7),
     label = '[optional] \\input{none}, *star', reason = 'a long reason with \\undefined in it, for a list below the table: ^_%' WHERE id <= 3" >/dev/null
   for i in 1 2 3 4 5 6; do # 320 rows
-    sql "$work/hostile.db" "INSERT INTO attempt SELECT id + $i * 1000, key || $i, attempt, replaced_utc_ms, 'long', task, model, method, method_version, '{\"k\":' || (id + $i * 1000) || ',\"levels\":3}', seed, n,
+    sql "$work/hostile.db" "INSERT INTO attempt SELECT id + (SELECT max(id) FROM attempt), key || $i, attempt, replaced_utc_ms, 'long', task, model, method, method_version, '{\"k\":' || (id + (SELECT max(id) FROM attempt)) || ',\"levels\":3}', seed, n,
       heads, head_dim, layers, causal, threads, isa, examples, partial, status, reason, label, config, data_hash, model_hash, machine_id, build_id, started_utc_ms, wall_ms, kernel,
-      environment, NULL, noise FROM attempt" >/dev/null
+      environment, NULL, noise FROM attempt" >/dev/null || why="$why; rows"
   done
   "$ICEBENCH_BIN" report --db "$work/hostile.db" --format latex --allow-mixed >"$work/hostile.tex" || why="$why; no report"
   printf '%s\n' '\documentclass{article}' '\usepackage[T1]{fontenc}' '\usepackage{booktabs}' '\begin{document}' '\input{hostile.tex}' '\end{document}' >"$work/doc.tex"
