@@ -33,6 +33,8 @@ static const struct {
     {"causal", {1, 2, 1, 600, 600, 16, 16, 1, 0, 0}, 20},
 };
 
+enum { PROBLEMS = sizeof problems / sizeof *problems };
+
 /* About normal, by sums and exactly representable steps. */
 static double bell(attn_rng *r) {
   double sum = -6.0;
@@ -55,37 +57,49 @@ static void fill(const attn_view *v, int64_t b, int64_t h, int64_t n, int64_t d,
       }
 }
 
-static void write_line(FILE *f, const subject *s, int i) {
+/* A problem with what is exact about it, made once for all methods. */
+typedef struct exact {
+  attn_case c;
+  attn_truth truth;
+  uint8_t *best; /* [rows, nk]: the BEST keys of a row */
+} exact;
+static exact exact_new(int i) {
   const attn_shape shape = problems[i].shape;
+  exact x;
+  attn_case_make(&x.c, shape, ATTN_GAUSS, 1);
+  for (int64_t k = 0; k < shape.b * shape.nk && x.c.mask; k++) x.c.mask[k] = k % 7 != 3 && k % 11 != 5;
+  fill(&x.c.q, shape.b, shape.h, shape.nq, shape.d, problems[i].clusters, 1);
+  fill(&x.c.k, shape.b, shape.hkv, shape.nk, shape.d, problems[i].clusters, 2);
+  fill(&x.c.v, shape.b, shape.hkv, shape.nk, shape.dv, 0, 3);
+  x.truth = attn_ref(&x.c, NULL);
+  x.best = calloc((size_t)(shape.b * shape.h * shape.nq * shape.nk), 1);
+  assert_non_null(x.best);
+  attn_ref_top(&x.c, BEST, x.best, NULL);
+  return x;
+}
+static void exact_free(exact *x) { attn_truth_free(&x->truth), attn_case_free(&x->c), free(x->best); }
+
+static void write_line(FILE *f, const subject *s, const char *problem, const exact *x) {
   const int sets = (s->m->caps & ATTN_CAP_KEYSET) != 0;
   const char *settings = strchr(s->label, ' ');
-  attn_case c;
+  const int64_t dv = x->c.pb.dv, nk = x->c.pb.nk;
   attn_result r;
-  attn_case_make(&c, shape, ATTN_GAUSS, 1);
-  for (int64_t x = 0; x < shape.b * shape.nk && c.mask; x++) c.mask[x] = x % 7 != 3 && x % 11 != 5;
-  fill(&c.q, shape.b, shape.h, shape.nq, shape.d, problems[i].clusters, 1);
-  fill(&c.k, shape.b, shape.hkv, shape.nk, shape.d, problems[i].clusters, 2);
-  fill(&c.v, shape.b, shape.hkv, shape.nk, shape.dv, 0, 3);
-  subject_run(s, NULL, &c, sets ? ATTN_WANT_KEYS : 0, &r);
-  attn_truth t = attn_ref(&c, NULL);
+  subject_run(s, NULL, &x->c, sets ? ATTN_WANT_KEYS : 0, &r);
   double most = 0, square = 0;
-  for (int64_t x = 0; x < r.rows * shape.dv; x++) {
-    const double diff = fabs((double)r.out[x] - t.out[x]);
+  for (int64_t i = 0; i < r.rows * dv; i++) {
+    const double diff = fabs((double)r.out[i] - x->truth.out[i]);
     most = fmax(most, diff), square += diff * diff;
   }
-  (void)fprintf(f, "%s,%s,%s,%llu,", s->m->name, settings ? settings + 1 : "", problems[i].name, (unsigned long long)r.pairs);
+  (void)fprintf(f, "%s,%s,%s,%llu,", s->m->name, settings ? settings + 1 : "", problem, (unsigned long long)r.pairs);
   if (!strcmp(s->m->name, "vanilla")) (void)fprintf(f, ",,");
-  else (void)fprintf(f, "%.2e,%.2e,", most, sqrt(square / (double)(r.rows * shape.dv)));
+  else (void)fprintf(f, "%.2e,%.2e,", most, sqrt(square / (double)(r.rows * dv)));
   if (sets) {
-    uint8_t *best = calloc((size_t)(r.rows * shape.nk), 1);
     int64_t hits = 0, all = 0;
-    attn_ref_top(&c, BEST, best, NULL);
-    for (int64_t x = 0; x < r.rows * shape.nk; x++) hits += best[x] && r.keys[x], all += best[x];
+    for (int64_t i = 0; i < r.rows * nk; i++) hits += x->best[i] && r.keys[i], all += x->best[i];
     (void)fprintf(f, "%.3f", (double)hits / (double)all);
-    free(best);
   }
   (void)fputc('\n', f);
-  attn_truth_free(&t), attn_result_free(&r), attn_case_free(&c);
+  attn_result_free(&r);
 }
 
 static char *table(void) {
@@ -94,9 +108,12 @@ static char *table(void) {
   FILE *f = open_memstream(&text, &size);
   assert_non_null(f);
   (void)fprintf(f, "method,settings,problem,pairs,max_error,rms_error,recall\n");
+  exact x[PROBLEMS];
+  for (int i = 0; i < PROBLEMS; i++) x[i] = exact_new(i);
   for (const subject *s = subjects(); s->m; s++)
-    for (int i = 0; i < (int)(sizeof problems / sizeof *problems); i++)
-      if (subject_can(s, problems[i].shape)) write_line(f, s, i);
+    for (int i = 0; i < PROBLEMS; i++)
+      if (subject_can(s, problems[i].shape)) write_line(f, s, problems[i].name, x + i);
+  for (int i = 0; i < PROBLEMS; i++) exact_free(x + i);
   assert_int_equal(fclose(f), 0);
   return text;
 }
