@@ -1,5 +1,6 @@
 #!/bin/sh
 # A Debian package from an installed tree. Usage: deb.sh BUILD-DIR VERSION; prints the path of the package.
+# ICEBENCH_DEB_LEVEL (6): how hard it is compressed, 0..9.
 # Plain dpkg-deb: there is one binary and no service, so debhelper would have nothing to help with.
 set -eu
 b=$1 version=$2
@@ -53,5 +54,5 @@ Description: evaluate attention methods on CPUs
 C
 (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 chmod -R u+w,go-w "$root"
-dpkg-deb --root-owner-group --build "$root" "$b/deb/icebench_${version}_$arch.deb" >>"$b/deb/log"
+dpkg-deb --root-owner-group -Zxz -z"${ICEBENCH_DEB_LEVEL:-6}" --build "$root" "$b/deb/icebench_${version}_$arch.deb" >>"$b/deb/log"
 echo "$b/deb/icebench_${version}_$arch.deb"
