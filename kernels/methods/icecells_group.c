@@ -49,30 +49,27 @@ typedef struct group { /* the queries being answered */
   float as[GROUP];     /* their scales as 8-bit integers */
 } group;
 
-/* log2 of the mass of every cell for every row: by the score of the mean, the log of the count, and the spread of the
- * keys (log-normal mean of 2^score), of which the last is never more than the radius allows: q.k <= q.mean + |q| radius. */
-static void estimate(const group *g, const icecells_work *w) {
-  const attn_cells *c = g->c;
-  attn_cells_scores(c, g->call->mk, g->rows, w->a, g->as, c->log2_count, w->estimate, g->ld);
-  for (int64_t i = 0; i < g->rows; i++) {
-    const float half = (float)(0.5 * LN2) * g->length[i] * g->length[i];
-    g->call->mk->add_least(c->cells, half, c->spread, g->length[i], c->radius, w->estimate + i * g->ld);
+/* By the score of the mean, the log of the count, and the spread of the keys (log-normal mean of 2^score), of which the last is never
+ * more than the radius allows: q.k <= q.mean + |q| radius. */
+void icecells_estimate(const icecells_call *call, const attn_cells *c, int64_t rows, const uint8_t *a, const float *as, const float *length,
+                       float *out, int64_t ld) {
+  attn_cells_scores(c, call->mk, rows, a, as, c->log2_count, out, ld);
+  for (int64_t i = 0; i < rows; i++) {
+    const float half = (float)(0.5 * LN2) * length[i] * length[i];
+    call->mk->add_least(c->cells, half, c->spread, length[i], c->radius, out + i * ld);
   }
 }
 
-/* bound = log2 of what the mass of a cell cannot exceed: all keys at its radius, scores off by what rounding and the 8
- * bits of the query can do. */
-static void bound(const group *g, const icecells_work *w) {
-  const attn_cells *c = g->c;
+/* Scores are off by what rounding and the 8 bits of the query can do. */
+icecells_reach icecells_reach_of(const attn_cells *c, float length, float scale) {
   const float ulps = 0x1p-22f * (float)c->d * c->longest, step = 0.51f * sqrtf((float)c->d) * c->longest;
+  return (icecells_reach){length, (float)(0.5 * LN2) * length * length, length * ulps + scale * step};
+}
+
+static void bound(const group *g, const icecells_work *w) {
   for (int64_t i = 0; i < g->rows; i++) {
-    const float length = g->length[i], half = (float)(0.5 * LN2) * length * length, off = length * ulps + g->as[i] * step;
-    const float *row = w->estimate + i * g->ld;
-    float *to = w->bound + i * g->ld;
-    for (int64_t j = 0; j < c->cells; j++) {
-      const float more = length * c->radius[j] - half * c->spread[j];
-      to[j] = row[j] + off + (more > 0.0f ? more : 0.0f);
-    }
+    const icecells_reach r = icecells_reach_of(g->c, g->length[i], g->as[i]);
+    for (int64_t j = 0; j < g->c->cells; j++) w->bound[i * g->ld + j] = icecells_most(g->c, j, &r, w->estimate[i * g->ld + j]);
   }
 }
 
@@ -101,29 +98,26 @@ static float prioritise(const group *g, const float *mass, const icecells_work *
 
 /* --- near and far --------------------------------------------------------------------------------------------------- */
 
-static void attend_cell(const group *g, int64_t cell, const icecells_work *w) {
-  const attn_micro *mk = g->call->mk;
-  const attn_cells *c = g->c;
+void icecells_visit(const icecells_call *call, const attn_cells *c, int64_t rows, int64_t cell, const icecells_work *w) {
+  const attn_micro *mk = call->mk;
   const int64_t d = c->d, wo = attn_padded(mk, c->dv), count = c->start[cell + 1] - c->start[cell];
   const float *kt = c->kt + (int64_t)c->panel[cell] * mk->panel * d, *v = c->v + c->start[cell] * wo;
   for (int64_t j0 = 0; j0 < count; j0 += SLAB) {
     const int64_t cols = count - j0 < SLAB ? count - j0 : SLAB;
-    mk->gemm(g->rows, cols, d, w->q, d, 1, kt + j0 * d, mk->panel, mk->panel * d, w->s, LD, 0);
-    mk->softmax_block(g->rows, cols, w->s, LD, NULL, w->m, w->l, w->o, wo, wo);
-    mk->gemm(g->rows, wo, cols, w->s, LD, 1, v + j0 * mk->panel, mk->panel, mk->panel * count, w->o, wo, 1);
+    mk->gemm(rows, cols, d, w->q, d, 1, kt + j0 * d, mk->panel, mk->panel * d, w->s, LD, 0);
+    mk->softmax_block(rows, cols, w->s, LD, NULL, w->m, w->l, w->o, wo, wo);
+    mk->gemm(rows, wo, cols, w->s, LD, 1, v + j0 * mk->panel, mk->panel, mk->panel * count, w->o, wo, 1);
   }
 }
 
 /* Visits a cell; it takes no further part. */
 static void visit(const group *g, int64_t cell, const icecells_work *w) {
-  attend_cell(g, cell, w);
+  icecells_visit(g->call, g->c, g->rows, cell, w);
   w->priority[cell] = -INFINITY;
   for (int64_t i = 0; i < g->rows; i++) w->estimate[i * g->ld + cell] = w->bound[i * g->ld + cell] = -INFINITY;
 }
 
-/* Upper bound of the mass not visited, as a share of all, for row i: u of the bounds against l of what was visited, both
- * as sums and references. */
-static float missing_share(float u, float u_ref, float l, float l_ref) {
+float icecells_missing(float u, float u_ref, float l, float l_ref) {
   if (u == 0.0f) return 0.0f;
   const double ratio = (double)l / (double)u * exp2((double)l_ref - (double)u_ref);
   return (float)fmin(1.0, 1.0 / (1.0 + ratio) * (1.0 + 1e-5)); /* of sums of floats */
@@ -136,19 +130,21 @@ static float missing_mass(const group *g, const icecells_work *w, float *missing
   for (int64_t i = 0; i < g->rows; i++) m[i] = -INFINITY;
   g->call->mk->softmax_block(g->rows, g->c->cells, w->share, g->ld, NULL, m, l, w->o, 0, 0);
   for (int64_t i = 0; i < g->rows; i++) {
-    missing[i] = missing_share(attn_lane_sum(l + i * 16), m[i], attn_lane_sum(w->l + i * 16), w->m[i]);
+    missing[i] = icecells_missing(attn_lane_sum(l + i * 16), m[i], attn_lane_sum(w->l + i * 16), w->m[i]);
     if (missing[i] > worst) worst = missing[i];
   }
   return worst;
 }
 
-/* Every cell not visited takes part as one pseudo-key: its estimated mass, the mean of its values. */
-static void attend_far(const group *g, const icecells_work *w) {
-  const attn_micro *mk = g->call->mk;
-  const attn_cells *c = g->c;
+void icecells_far(const icecells_call *call, const attn_cells *c, int64_t rows, float *estimate, int64_t ld, float *m, float *l, float *o) {
+  const attn_micro *mk = call->mk;
   const int64_t wo = attn_padded(mk, c->dv);
-  mk->softmax_block(g->rows, c->cells, w->estimate, g->ld, NULL, w->m, w->l, w->o, wo, wo);
-  mk->gemm(g->rows, c->dv, c->cells, w->estimate, g->ld, 1, c->v_mean, c->dv, mk->panel, w->o, wo, 1);
+  mk->softmax_block(rows, c->cells, estimate, ld, NULL, m, l, o, wo, wo);
+  mk->gemm(rows, c->dv, c->cells, estimate, ld, 1, c->v_mean, c->dv, mk->panel, o, wo, 1);
+}
+
+float icecells_length(const attn_micro *mk, int64_t d, const float *q) {
+  return sqrtf(fminf(mk->dot(d, q, q), FLT_MAX)) * (1.0f + 0x1p-20f);
 }
 
 /* --- the group ------------------------------------------------------------------------------------------------------ */
@@ -161,7 +157,7 @@ static void load(group *g, int64_t ib, int64_t ih, const int32_t *query, const i
     const float *row = call->q.p + ib * call->q.sb + ih * call->q.sh + query[i] * call->q.sn;
     for (int64_t t = 0; t < d; t++) w->q[i * d + t] = row[t] * factor;
     attn_rows_i8(call->mk, 1, d, w->q + i * d, d, NULL, w->a + i * attn_width_i8(d), g->as + i);
-    g->length[i] = sqrtf(fminf(call->mk->dot(d, w->q + i * d, w->q + i * d), FLT_MAX)) * (1.0f + 0x1p-20f);
+    g->length[i] = icecells_length(call->mk, d, w->q + i * d);
   }
 }
 
@@ -182,7 +178,7 @@ uint64_t icecells_group(const icecells_call *call, const attn_cells *c, int64_t 
   const int wanted = st && st->missing; /* the bound, for the caller */
   group g = {.call = call, .c = c, .rows = rows, .ld = attn_padded(call->mk, c->cells)};
   load(&g, ib, ih, query, w);
-  estimate(&g, w);
+  icecells_estimate(call, c, rows, w->a, g.as, g.length, w->estimate, g.ld);
   if (p->stop || wanted) bound(&g, w);
   const float total = prioritise(&g, p->stop ? w->bound : w->estimate, w);
   for (int64_t i = 0; i < rows; i++) w->m[i] = -INFINITY;
@@ -207,7 +203,7 @@ uint64_t icecells_group(const icecells_call *call, const attn_cells *c, int64_t 
     (void)missing_mass(&g, w, missing);
     for (int64_t i = 0; i < rows; i++) st->missing[(ib * call->pb->h + ih) * call->pb->nq + query[i]] = missing[i];
   }
-  if (p->far) attend_far(&g, w);
+  if (p->far) icecells_far(call, c, rows, w->estimate, g.ld, w->m, w->l, w->o);
   store(&g, ib, ih, query, w);
   return pairs;
 }

@@ -25,6 +25,7 @@
 #include "kernels/core/alloc.h"
 #include "kernels/core/dci.h"
 #include "kernels/core/finite.h"
+#include "kernels/core/ranges.h"
 #include "kernels/core/rng.h"
 #include "kernels/core/softmax2.h"
 #include "kernels/core/status.h"
@@ -65,37 +66,12 @@ typedef struct iceformer_plan {
 
 /* --- ranges ------------------------------------------------------------------------------------------------------- */
 
-typedef struct span { /* the keys of one index, by rank among the kept keys */
-  int64_t begin, width;
-} span;
-
-/* Causal ranges are 2^p blocks wide; those that some query uses begin at multiples of twice their width. */
-static int64_t ranges_of_width(int64_t nk, int64_t width) { return nk < width ? 0 : (nk - width) / (2 * width) + 1; }
-
-/* Indices per key head: one, or all causal ranges that fit into nk keys, narrow ones first. */
-static int64_t ranges_of(const attn_problem *pb) {
-  int64_t count = 0;
-  if (!pb->causal) return 1;
-  for (int64_t width = BLOCK; width <= pb->nk; width *= 2) count += ranges_of_width(pb->nk, width);
-  return count;
+/* Indices per key head: one, or all causal ranges that fit into nk keys. */
+static int64_t ranges_of(const attn_problem *pb) { return pb->causal ? attn_ranges(pb->nk, BLOCK) : 1; }
+static attn_span range_at(const attn_problem *pb, int64_t number) {
+  return pb->causal ? attn_range_at(pb->nk, BLOCK, number) : (attn_span){0, pb->nk};
 }
-static span range_at(const attn_problem *pb, int64_t number) {
-  int64_t width = BLOCK;
-  if (!pb->causal) return (span){0, pb->nk};
-  for (; number >= ranges_of_width(pb->nk, width); width *= 2) number -= ranges_of_width(pb->nk, width);
-  return (span){2 * width * number, width};
-}
-static int64_t range_number(const attn_problem *pb, span range) {
-  int64_t number = range.begin / (2 * range.width);
-  for (int64_t width = BLOCK; width < range.width; width *= 2) number += ranges_of_width(pb->nk, width);
-  return number;
-}
-static int64_t widest_of(const attn_problem *pb) {
-  int64_t width = BLOCK;
-  if (!pb->causal) return pb->nk;
-  while (2 * width <= pb->nk) width *= 2;
-  return width <= pb->nk ? width : 0;
-}
+static int64_t widest_of(const attn_problem *pb) { return pb->causal ? attn_range_widest(pb->nk, BLOCK) : pb->nk; }
 
 /* Of an appended range: log2 of its blocks. */
 static int order_of(int64_t width) {
@@ -205,10 +181,10 @@ typedef struct job { /* one index to build */
 } job;
 
 /* The i-th of all indices that build makes; or, where `appended` is not empty, that of head i over these appended keys. */
-static job job_of(const iceformer_plan *pl, span appended, int64_t i) {
+static job job_of(const iceformer_plan *pl, attn_span appended, int64_t i) {
   const attn_problem *pb = &pl->pb;
   const int64_t head = appended.width ? i : i / pl->ranges, ib = head / pb->hkv, ih = head % pb->hkv, kept = pl->kept[ib];
-  const span range = appended.width ? appended : range_at(pb, i % pl->ranges);
+  const attn_span range = appended.width ? appended : range_at(pb, i % pl->ranges);
   const uint64_t seed = attn_hash(pb->seed, (uint64_t)head, KEY_LEVELS);
   job j = {.keys = pl->k.p + ib * pl->k.sb + ih * pl->k.sh, .square = pl->square + head * pb->nk, .idx = pl->idx + ib * pb->nk + range.begin};
   if (appended.width) {
@@ -244,7 +220,7 @@ static attn_status measure_keys(const iceformer_plan *pl, int64_t added) {
                (long long)pl->idx[ib * pb->nk + (added ? pl->kept[ib] : 0) + bad % each], (long long)(bad / each % pb->hkv));
 }
 
-static void build_indices(const iceformer_plan *pl, span appended, void *scratch) {
+static void build_indices(const iceformer_plan *pl, attn_span appended, void *scratch) {
   const attn_problem *pb = &pl->pb;
   const int64_t heads = pb->b * pb->hkv, indices = appended.width ? heads : heads * pl->ranges;
   const int64_t chunks = ((appended.width ? appended.width : widest_of(pb)) + CHUNK - 1) / CHUNK;
@@ -295,7 +271,7 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
   for (int64_t ib = 0; ib < pb->b; ib++)
     if (pl->kept[ib] && pl->idx[ib * pb->nk + pl->kept[ib] - 1] >= pl->start) pl->start = pl->idx[ib * pb->nk + pl->kept[ib] - 1] + 1;
   pl->length = pl->start;
-  build_indices(pl, (span){0, 0}, scratch);
+  build_indices(pl, (attn_span){0, 0}, scratch);
   pl->built = 1;
   return ATTN_OK;
 }
@@ -303,9 +279,9 @@ static attn_status iceformer_build(void *plan, attn_view k, attn_view v, const u
 /* --- append ------------------------------------------------------------------------------------------------------- */
 
 /* The appended keys that one index of this width covers when `count` were appended; empty where there is none. */
-static span grown_range(int64_t count, int64_t width) {
+static attn_span grown_range(int64_t count, int64_t width) {
   const int64_t full = count / BLOCK * BLOCK;
-  return full & width ? (span){full & ~(2 * width - 1), width} : (span){0, 0};
+  return full & width ? (attn_span){full & ~(2 * width - 1), width} : (attn_span){0, 0};
 }
 
 /* Memory for the indices of a width, for all heads. */
@@ -342,7 +318,7 @@ static attn_status iceformer_append(void *plan, int64_t n, void *scratch) {
   pl->length = n;
   for (int64_t ib = 0; ib < pb->b; ib++) pl->kept[ib] += added;
   for (int64_t width = BLOCK; width <= before + added; width *= 2) {
-    const span range = grown_range(before + added, width), old = grown_range(before, width);
+    const attn_span range = grown_range(before + added, width), old = grown_range(before, width);
     if (range.width && (!old.width || old.begin != range.begin)) build_indices(pl, range, scratch);
   }
   return ATTN_OK;
@@ -403,7 +379,7 @@ static void add_all(const iceformer_call *c, forest *f, int64_t head, const int3
   int64_t width = BLOCK;
   while (2 * width <= count) width *= 2;
   for (; width >= BLOCK; width /= 2) { /* in order of positions */
-    const span range = grown_range(count, width);
+    const attn_span range = grown_range(count, width);
     if (range.width) add_tree(c, f, pl->grown + head * WIDTHS + order_of(width), idx + base + range.begin, width, 0, rows, sc);
   }
 }
@@ -477,10 +453,10 @@ static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t
   if (!pb->causal) add_all(c, &f, head, idx, pl->kept[ib], rows, sc);
   for (int64_t from = 0, to; pb->causal && from < rows; from = to) {
     const int64_t full = same_blocks(sc, rows, from, &to);
-    span range = {0, widest_of(pb)};
+    attn_span range = {0, widest_of(pb)};
     for (; range.width >= BLOCK; range.width /= 2) {
       if (!(full & range.width)) continue;
-      add_tree(c, &f, index + range_number(pb, range), idx + range.begin, range.width, from, to, sc);
+      add_tree(c, &f, index + attn_range_number(pb->nk, BLOCK, range), idx + range.begin, range.width, from, to, sc);
       range.begin += range.width;
     }
   }

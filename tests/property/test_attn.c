@@ -487,7 +487,7 @@ static void test_causal__sequence_cut_after_a_row__same_row(void **state) {
     attn_case c;
     attn_result full, r;
     attn_case_make(&c, shape, ATTN_CLUSTERED, 3);
-    const int flags = s->m->caps & ATTN_CAP_KEYSET ? ATTN_WANT_KEYS : 0;
+    const int flags = s->m->caps & ATTN_CAP_KEYSET ? ATTN_WANT_KEYS : 0, itself = approximate(s) || !subject_reports_all(s);
     subject_run(s, NULL, &c, flags, &full);
     if (!approximate(s)) assert_memory_equal(full.out, attn_case_row(&c.v, 0, 0, 0), (size_t)c.pb.dv * sizeof(float));
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
@@ -497,8 +497,8 @@ static void test_causal__sequence_cut_after_a_row__same_row(void **state) {
       cut.pb.nq = 1;
       cut.q.p += end * c.q.sn;
       subject_run(s, NULL, &cut, flags, &r);
-      for (int64_t ih = 0; ih < c.pb.h && approximate(s); ih++) assert_near(s->label, "when the sequence ends there", &r, ih, &full, ih * nk + end);
-      if (!approximate(s)) attn_assert_close(s->label, &cut, &r, flags ? r.keys : NULL);
+      for (int64_t ih = 0; ih < c.pb.h && itself; ih++) assert_near(s->label, "when the sequence ends there", &r, ih, &full, ih * nk + end);
+      if (!itself) attn_assert_close(s->label, &cut, &r, flags ? r.keys : NULL);
       for (int64_t ih = 0; ih < c.pb.h && flags; ih++)
         if (memcmp(full.keys + (ih * nk + end) * nk, r.keys + ih * (end + 1), (size_t)end + 1) != 0)
           fail_msg("%s: keys of row %lld are others when the sequence ends there", s->label, (long long)end);
