@@ -55,7 +55,7 @@ static void add_metrics(const attn_report *r, const measure_row *row, int part, 
   char name[64];
   metrics_of(r, row, part, metric);
   for (const store_metric *m = metric; m < metric + MEASURE_METRICS; m++) {
-    const int exact = !strcmp(m->name, "pairs") || !strcmp(m->name, "peak_bytes") || !strcmp(m->name, "rounds");
+    const int exact = !strcmp(m->name, "pairs") || !strcmp(m->name, "peak_bytes") || !strcmp(m->name, "bytes_touched") || !strcmp(m->name, "rounds");
     (void)json_object_set_new(o, m->name, exact ? whole(m->value) : number(m->value));
     if (!in_ns(m->name) && strncmp(m->name, "speedup", 7)) continue;
     (void)snprintf(name, sizeof name, "%s_lo", m->name);

@@ -269,7 +269,7 @@ static int bench_pass(void *ctx, int first, measure_times *out, ice_err *e) {
                           [MEASURE_BUILD] = (int64_t)sum.build_ns,
                           [MEASURE_QUERY] = (int64_t)sum.query_ns,
                           [MEASURE_MODEL] = (int64_t)sum.model_ns}};
-  b->cost = (measure_cost){.times = *out, .pairs = sum.pairs, .bytes = sum.peak_bytes};
+  b->cost = (measure_cost){.times = *out, .pairs = sum.pairs, .touched = sum.touched, .bytes = sum.peak_bytes};
   return ICE_OK;
 }
 

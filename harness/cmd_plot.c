@@ -35,7 +35,8 @@ const cli_verb cli_verb_plot = {
     .summary = "charts from the database, by gnuplot",
     .help = "usage: icebench plot [--experiment NAME] [--out DIR] [--terminal svg|png|pdf] [--figure NAME] [--against paper] [--db FILE]\n"
             "\n"
-            "Draws every figure of plots/ that has rows: accuracy-time, error-k, error-time, speedup-k; one of each for every\n"
+            "Draws every figure of plots/ that has rows: accuracy-time, error-k, error-time, speedup-k, of sweeps maps (heat-k-levels,\n"
+            "heat-k-beam) and the settings that no other beats (pareto), and more (plots/README.md); one of each for every\n"
             "task, model, number of threads, instruction set and machine of an experiment, for all experiments if none is\n"
             "named. Script and data stay beside each picture: `gnuplot FILE.gp` in DIR (plots/out) draws it again.\n"
             "--against paper draws the latency figure of the paper instead: bars are ours, marks what was published.\n"

@@ -81,6 +81,7 @@ static int open_group(measure_rows *rows, const measure_set *set, const measure_
 static void add_cost(measure_cost *sum, const measure_cost *one) {
   for (int p = 0; p < MEASURE_PHASES; p++) sum->times.ns[p] = one->times.ns[p] < 0 ? -1 : sum->times.ns[p] + one->times.ns[p];
   sum->pairs += one->pairs;
+  sum->touched += one->touched;
   if (one->bytes > sum->bytes) sum->bytes = one->bytes;
   if (one->path) sum->path = one->path; /* of a tape: in some call at least */
 }

@@ -54,6 +54,7 @@ attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, in
     if (cost)
       cost[v] = (measure_cost){.times = {{build + query, build + late, query - late, -1}},
                                .pairs = s->pairs,
+                               .touched = s->bytes,
                                .bytes = mm->need.plan + mm->need.scratch + index,
                                .path = s->path};
   }

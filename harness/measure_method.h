@@ -34,6 +34,7 @@ void measure_method_close(measure_method *mm);
 typedef struct measure_cost {
   measure_times times;
   uint64_t pairs;
+  uint64_t touched; /* bytes of keys, values and index read; 0: unknown            */
   uint64_t bytes;   /* plan + scratch + what build allocated                       */
   const char *path; /* "dense" when the method chose to be dense attention, or NULL */
 } measure_cost;

@@ -35,6 +35,7 @@ void measure_metrics(const measure_result *r, measure_columns c, uint64_t seed, 
   out[i++] = plain("mass_bound", q->mass_bound);
   out[i++] = plain("pairs", cost ? (double)cost->pairs : NAN);
   out[i++] = plain("peak_bytes", cost ? (double)cost->bytes : NAN);
+  out[i++] = plain("bytes_touched", cost && cost->touched ? (double)cost->touched : NAN);
   out[i++] = plain("rounds", c.own >= 0 ? (double)r->rounds : NAN);
 }
 

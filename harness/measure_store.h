@@ -6,7 +6,7 @@
 #include "harness/quality.h"
 #include "harness/store.h"
 
-enum { MEASURE_METRICS = 14 };
+enum { MEASURE_METRICS = 15 };
 
 /** Columns of a measurement: the method's own and the two it is compared with (-1: not there). */
 typedef struct measure_columns {

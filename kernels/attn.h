@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /** Version of this interface. A plug-in is handed this number and refuses any other. */
-#define ATTN_ABI 3u
+#define ATTN_ABI 4u
 
 /** Outcome of every call. The numbers are stored in results: append, never renumber. */
 typedef enum attn_status {
@@ -97,6 +97,9 @@ typedef struct attn_stats {
      used, ids in [0, nk). May be called from several threads, for different rows. NULL = not wanted. */
   void (*on_keys)(void *ctx, int64_t ib, int64_t ih, int64_t iq, const int32_t *keys, int64_t count);
   void *ctx;
+  /* out: bytes of keys, values and index that `forward` reads for this call; each time a tile of queries meets a stretch of them counts
+     once, whatever the caches hold. A cost without noise, the same on every machine with the instruction set. 0: the method does not say. */
+  uint64_t bytes;
 } attn_stats;
 
 typedef enum attn_ptype { ATTN_P_INT, ATTN_P_REAL, ATTN_P_CHOICE } attn_ptype;

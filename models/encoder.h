@@ -106,7 +106,7 @@ typedef struct encoder_call {
 /** Sums over the attention calls of one forward pass. */
 typedef struct encoder_cost {
   uint64_t attention_ns, build_ns, query_ns, model_ns;
-  uint64_t pairs;
+  uint64_t pairs, touched;               /* touched: bytes read, attn_stats.bytes; 0: unknown */
   uint64_t peak_bytes;                   /* largest plan + scratch + index of one call */
   uint64_t layer_ns[ENCODER_MAX_LAYERS]; /* attention time by layer */
 } encoder_cost;

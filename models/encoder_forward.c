@@ -172,6 +172,7 @@ static int attend(encoder_run *r, int layer, int from, int to, int64_t n, encode
     cost->query_ns += t2 - t1 - stats.build_ns;
     cost->layer_ns[layer] += t2 - t0;
     cost->pairs += stats.pairs;
+    cost->touched += stats.bytes;
     if (bytes > cost->peak_bytes) cost->peak_bytes = bytes;
   }
   if (observer) {
@@ -239,6 +240,7 @@ static int encode(encoder_run *r, const int32_t *ids, int64_t length, float *poo
       cost->build_ns += one.build_ns;
       cost->query_ns += one.query_ns;
       cost->pairs += one.pairs;
+      cost->touched += one.touched;
       cost->layer_ns[l] += one.attention_ns;
       if (one.peak_bytes > cost->peak_bytes) cost->peak_bytes = one.peak_bytes;
     }

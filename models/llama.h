@@ -59,6 +59,7 @@ typedef struct llama_cost {
   uint64_t decode_attention_ns, decode_ns; /* of tokens generated one by one                     */
   uint64_t prompt_tokens, decode_tokens;
   uint64_t pairs;               /* q.k products of prompts                                       */
+  uint64_t touched;             /* bytes read by them, attn_stats.bytes; 0: unknown              */
   uint64_t peak_bytes;          /* largest plan + scratch + index of one attention call          */
   uint64_t *layer_ns;           /* [layers] attention of prompts by layer; NULL: not wanted       */
 } llama_cost;

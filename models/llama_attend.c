@@ -86,6 +86,7 @@ int llama_attend(llama_run *r, int layer, int64_t n, llama_cost *cost, llama_see
   cost->query_ns += (uint64_t)(t2 - t1) - stats.build_ns;
   if (cost->layer_ns) cost->layer_ns[layer] += (uint64_t)(t2 - t0);
   cost->pairs += stats.pairs;
+  cost->touched += stats.bytes;
   if (bytes > cost->peak_bytes) cost->peak_bytes = bytes;
   if (seen->observer) seen->observer(seen->ctx, &call);
   seen->outside_ns += (uint64_t)(t0 - start) + (uint64_t)(attn_now_ns() - t2);

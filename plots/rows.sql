@@ -11,6 +11,7 @@ WITH finished AS MATERIALIZED (
   SELECT f.*, json_extract(given, '$.k') AS k
   FROM finished f
   WHERE examples IS (SELECT max(examples) FROM finished)
+    AND split IS (SELECT min(split) FROM finished) -- dev where there is one: a sweep is drawn where it was chosen from
     AND method_version = (SELECT method_version FROM finished o WHERE o.method = f.method ORDER BY created_utc DESC, attempt DESC LIMIT 1)
 ), varying AS MATERIALIZED (
   SELECT method, p.key FROM newest, json_each(given) p GROUP BY method, p.key HAVING count(DISTINCT p.value) > 1

@@ -127,11 +127,15 @@ int dci_whole(int64_t count, int64_t want, double visit, double retrieve);
  *  their number. want: at least so many; need: so many keys in their subtrees. See dci.c. */
 int64_t dci_cell(const dci *x, int64_t s0, int64_t s1, const float *a, int64_t want, int64_t need, double visit,
                  double retrieve, dci_work *w, int32_t *out);
+typedef struct dci_cost {
+  uint64_t pairs, bytes; /* products q.k; bytes of keys, their norms and directions that were read */
+} dci_cost;
+
 /** Searches the forest for the queries w->row[w->who[0..active)], scaled to norms about 1: their lists w->best receive
  *  the keys scored, as positions, with q.k; those of the k best are among them. A query opens the `beam` best cells of each
- *  level of the whole forest. The lists of a query do not depend on which others take part. *pairs += products evaluated. */
+ *  level of the whole forest. The lists of a query do not depend on which others take part. *cost grows by what it took. */
 void dci_search(dci_work *w, int64_t active, const dci_tree *tree, int trees, int64_t k, const dci_budget *budget,
-                uint64_t *pairs);
+                dci_cost *cost);
 
 /** Appends those of n <= DCI_COLS scores (whole vectors are read) that may be among the best; ids NULL: first + j. */
 void dci_add(const attn_micro *mk, dci_list *l, int64_t n, const float *score, float unit, int32_t first, const int32_t *ids);

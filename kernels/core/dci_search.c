@@ -23,7 +23,7 @@ typedef struct search {
   const dci_budget *budget;
   int64_t k, need; /* want at the last level; keys that the opened cells must hold below them */
   int last;        /* the level at which keys find their parents; queries: none */
-  uint64_t pairs;
+  dci_cost cost;
 } search;
 
 typedef struct visit { /* of a cell: slots [s0, s1), of probes who[0..m) */
@@ -63,7 +63,8 @@ static void visit_whole(search *sr, const visit *v) {
       w->mk->scores(m, n, depth, w->row, d + 1, v->who + i, slab + j, count, w->tile, LD);
       for (int64_t r = 0; r < m; r++) deliver(sr, v, v->who[i + r], n, w->tile + r * LD, unit, v->s0 + j, NULL, NULL, NULL);
     }
-  sr->pairs += (uint64_t)(v->m * count);
+  sr->cost.pairs += (uint64_t)(v->m * count);
+  sr->cost.bytes += (uint64_t)((v->m + DCI_ROWS - 1) / DCI_ROWS * count * depth) * sizeof(float);
 }
 
 /* Projections of a probe: of T_Q(q), or of T_K when it is a key. */
@@ -97,7 +98,8 @@ static void visit_part(search *sr, const visit *v) {
       }
       deliver(sr, v, v->who[i], n, w->tile, 1.0f, 0, w->candidate + c, ids, nodes);
     }
-    sr->pairs += (uint64_t)found;
+    sr->cost.pairs += (uint64_t)found;
+    sr->cost.bytes += (uint64_t)(found * d + x->shape.comp * x->shape.simp * (d + 1)) * sizeof(float);
   }
 }
 
@@ -264,10 +266,11 @@ static void descend(search *sr, int64_t active) {
   }
 }
 
-void dci_search(dci_work *w, int64_t active, const dci_tree *tree, int trees, int64_t k, const dci_budget *budget, uint64_t *pairs) {
+void dci_search(dci_work *w, int64_t active, const dci_tree *tree, int trees, int64_t k, const dci_budget *budget, dci_cost *cost) {
   search sr = {.w = w, .tree = tree, .trees = trees, .budget = budget, .k = k, .need = k, .last = -1};
   descend(&sr, active);
-  *pairs += sr.pairs;
+  cost->pairs += sr.cost.pairs;
+  cost->bytes += sr.cost.bytes;
 }
 
 void dci_parents(const dci *x, int depth, dci_work *w, int64_t active) {

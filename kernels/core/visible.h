@@ -30,4 +30,14 @@ static inline int64_t attn_prefix(const attn_problem *pb, const int32_t *idx, in
   return lo;
 }
 
+/** Keys that a forward pass in blocks of `block` queries reads, all heads together: a block those that its last query sees. idx [b, nk] and
+ *  count [b] as of attn_keep(). */
+static inline uint64_t attn_streamed(const attn_problem *pb, const int32_t *idx, const int64_t *count, int64_t block) {
+  uint64_t keys = 0;
+  for (int64_t ib = 0; ib < pb->b; ib++)
+    for (int64_t i = 0; i < pb->nq; i += block)
+      keys += (uint64_t)attn_prefix(pb, idx + ib * pb->nk, count[ib], (i + block < pb->nq ? i + block : pb->nq) - 1);
+  return keys * (uint64_t)pb->h;
+}
+
 #endif

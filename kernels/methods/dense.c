@@ -157,7 +157,10 @@ attn_status attn_dense_run(const void *plan, attn_view q, attn_viewm out, void *
 static attn_status dense_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch,
                                  attn_stats *st) {
   (void)params;
-  return attn_dense_run(plan, q, out, scratch, 0.0f, 0, st ? st->lse : NULL, st ? &st->pairs : NULL);
+  const dense_plan *pl = plan;
+  ATTN_TRY(attn_dense_run(plan, q, out, scratch, 0.0f, 0, st ? st->lse : NULL, st ? &st->pairs : NULL));
+  if (st) st->bytes = attn_streamed(&pl->pb, pl->idx, pl->count, block_q(&pl->pb)) * (uint64_t)(pl->pb.d + pl->pb.dv) * sizeof(float);
+  return ATTN_OK;
 }
 
 attn_status attn_dense_instead(const void *plan, attn_view q, attn_viewm out, void *scratch, attn_stats *st) {

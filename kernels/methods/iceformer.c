@@ -386,12 +386,13 @@ static void add_all(const iceformer_call *c, forest *f, int64_t head, const int3
 
 /* Queries [from, to) of the task score the keys idx[full..visible) directly: one small matrix product. */
 static void scan_tail(const iceformer_call *c, const float *keys, const int32_t *idx, int64_t full, int64_t from, int64_t to,
-                      iceformer_scratch *sc, uint64_t *pairs) {
+                      iceformer_scratch *sc, dci_cost *cost) {
   const iceformer_plan *pl = c->pl;
   const int64_t d = pl->pb.d, count = sc->visible[to - 1] - full;
   dci_work *w = &sc->work;
   for (int64_t j = 0; j < count; j++)
     for (int64_t t = 0; t < d; t++) sc->tail[t * count + j] = keys[idx[full + j] * pl->k.sn + t];
+  cost->bytes += (uint64_t)(count * d) * sizeof(float); /* once, into the tail that all of them share */
   for (int64_t j = 0; j < count; j += DCI_COLS)
     for (int64_t i = from; i < to; i += DCI_ROWS) {
       enum { LD = DCI_COLS + DCI_SLACK };
@@ -400,7 +401,7 @@ static void scan_tail(const iceformer_call *c, const float *keys, const int32_t 
       for (int64_t r = 0; r < m; r++) {
         const int64_t sees = sc->visible[i + r] - full - j, some = sees < 0 ? 0 : sees < n ? sees : n;
         dci_add(pl->mk, &w->best[i + r], some, w->tile + r * LD, 1.0f, 0, idx + full + j);
-        *pairs += (uint64_t)some;
+        cost->pairs += (uint64_t)some;
       }
     }
 }
@@ -433,7 +434,7 @@ static int64_t same_blocks(const iceformer_scratch *sc, int64_t rows, int64_t fr
 }
 
 /* Queries [i0, i0 + rows) of head (ib, ih). */
-static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t i0, int64_t rows, iceformer_scratch *sc, uint64_t *pairs) {
+static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t i0, int64_t rows, iceformer_scratch *sc, dci_cost *cost) {
   const iceformer_plan *pl = c->pl;
   const attn_problem *pb = &pl->pb;
   const int64_t head = ib * pb->hkv + ih / (pb->h / pb->hkv), d = pb->d;
@@ -460,14 +461,17 @@ static void attend_rows(const iceformer_call *c, int64_t ib, int64_t ih, int64_t
       range.begin += range.width;
     }
   }
-  dci_search(w, active, f.tree, f.trees, c->k, &c->budget, pairs);
+  dci_search(w, active, f.tree, f.trees, c->k, &c->budget, cost);
   /* The tails last: few of their keys are among the best by then. */
   for (int64_t from = 0, to; pb->causal && from < rows; from = to) {
     const int64_t full = same_blocks(sc, rows, from, &to);
-    scan_tail(c, keys, idx, full, from, to, sc, pairs);
+    scan_tail(c, keys, idx, full, from, to, sc, cost);
   }
-  if (!pb->causal) scan_tail(c, keys, idx, pl->kept[ib] - (pl->length - pl->start) % BLOCK, 0, rows, sc, pairs);
-  for (int64_t i = 0; i < rows; i++) attend(c, ib, ih, i0 + i, i, sc);
+  if (!pb->causal) scan_tail(c, keys, idx, pl->kept[ib] - (pl->length - pl->start) % BLOCK, 0, rows, sc, cost);
+  for (int64_t i = 0; i < rows; i++) {
+    attend(c, ib, ih, i0 + i, i, sc);
+    cost->bytes += (uint64_t)(w->best[i].count * pb->dv) * sizeof(float);
+  }
 }
 
 static attn_status check_queries(const attn_problem *pb, attn_view q) {
@@ -503,19 +507,21 @@ static attn_status iceformer_forward(const void *plan, const void *params, attn_
                             .out = out,
                             .st = st};
   const int64_t tasks = (pb->nq + TASK - 1) / TASK;
-  uint64_t pairs = 0;
-#pragma omp parallel num_threads(pb->threads) reduction(+ : pairs)
+  uint64_t pairs = 0, bytes = 0;
+#pragma omp parallel num_threads(pb->threads) reduction(+ : pairs, bytes)
   {
     iceformer_scratch sc = scratch_of(scratch, pb, &pl->shape, omp_get_thread_num());
+    dci_cost cost = {0, 0};
     dci_work_split(&sc.work, c.k, c.budget.beam, task_rows(pb));
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (int64_t task = 0; task < pb->b * pb->h * tasks; task++) {
       const int64_t head = task / tasks, i0 = task % tasks * TASK, i1 = i0 + TASK < pb->nq ? i0 + TASK : pb->nq;
       for (int64_t i = i0; i < i1; i += sc.work.probes)
-        attend_rows(&c, head / pb->h, head % pb->h, i, i1 - i < sc.work.probes ? i1 - i : sc.work.probes, &sc, &pairs);
+        attend_rows(&c, head / pb->h, head % pb->h, i, i1 - i < sc.work.probes ? i1 - i : sc.work.probes, &sc, &cost);
     }
+    pairs += cost.pairs, bytes += cost.bytes;
   }
-  if (st) st->pairs = pairs;
+  if (st) st->pairs = pairs, st->bytes = bytes;
   return ATTN_OK;
 }
 

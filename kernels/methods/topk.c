@@ -216,6 +216,19 @@ static uint64_t attend_tile(const topk_call *c, int64_t ib, int64_t ih, int64_t 
   return pairs;
 }
 
+/* Bytes read: tiles of queries stream the keys, and each query the values of its own. Tiles do not go beyond a task. */
+static uint64_t bytes_read(const topk_plan *pl, int64_t k) {
+  const attn_problem *pb = &pl->pb;
+  uint64_t keys = 0, values = 0;
+  for (int64_t ib = 0; ib < pb->b; ib++)
+    for (int64_t i = 0; i < pb->nq; i++) {
+      const int64_t sees = attn_prefix(pb, pl->idx + ib * pb->nk, pl->count[ib], i), last = i % BLOCK_Q + 1;
+      if (last % pl->mk->rows == 0 || last == BLOCK_Q || i + 1 == pb->nq) keys += (uint64_t)sees;
+      values += (uint64_t)(sees < k ? sees : k);
+    }
+  return (keys * (uint64_t)pb->d + values * (uint64_t)pb->dv) * (uint64_t)pb->h * sizeof(float);
+}
+
 static attn_status topk_forward(const void *plan, const void *params, attn_view q, attn_viewm out, void *scratch,
                                 attn_stats *st) {
   const topk_plan *pl = plan;
@@ -244,7 +257,7 @@ static attn_status topk_forward(const void *plan, const void *params, attn_view 
         pairs += attend_tile(&call, ib, ih, i0 + i, rows - i < tile ? rows - i : tile, sc.q + i * pb->d, &sc);
     }
   }
-  if (st) st->pairs = pairs;
+  if (st) st->pairs = pairs, st->bytes = bytes_read(pl, call.k);
   return ATTN_OK;
 }
 

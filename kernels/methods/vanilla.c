@@ -215,7 +215,7 @@ static attn_status vanilla_forward(const void *plan, const void *params, attn_vi
       pairs += attend_slab(pl, head / pb->h, head % pb->h, i0, pb->nq - i0 < SLAB ? pb->nq - i0 : SLAB, q, out, s, lse);
     }
   }
-  if (st) st->pairs = pairs;
+  if (st) st->pairs = pairs, st->bytes = attn_streamed(pb, pl->idx, pl->count, SLAB) * (uint64_t)(pb->d + pb->dv) * sizeof(float);
   return ATTN_OK;
 }
 

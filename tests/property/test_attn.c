@@ -336,6 +336,7 @@ static void test_bits__1_2_7_threads_and_a_second_run__equal(void **state) {
       subject_run(s, NULL, &c, flags, &r);
       assert_same(s->label, "with another number of threads", &first, &r);
       assert_int_equal(first.pairs, r.pairs);
+      assert_int_equal(first.bytes, r.bytes);
       if (flags) assert_memory_equal(first.keys, r.keys, (size_t)(r.rows * c.pb.nk));
       attn_result_free(&r);
     }

@@ -163,7 +163,7 @@ static attn_status run(const attn_method *m, const void *params, const attn_case
     st = m->forward(pl, params, c->q, out, sc, &stats);
     assert_int_equal(attn_alloc_counters().calls, calls);
   }
-  r->pairs = stats.pairs, r->path = stats.path;
+  r->pairs = stats.pairs, r->bytes = stats.bytes, r->path = stats.path;
   if (prepared) m->release(pl);
   if (!guard_intact(&plan) || !guard_intact(&scratch) || !guard_intact(&r->gout) || !guard_intact(&r->glse) || !guard_intact(&r->gmissing) ||
       !guard_intact(&c->gq) || !guard_intact(&c->gk) || !guard_intact(&c->gv))

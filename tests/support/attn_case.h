@@ -43,7 +43,7 @@ typedef struct attn_result { /* rows in the order [b, h, nq] */
   float *missing;   /* [rows] bound of the mass left out; -1 where the method has none */
   const char *path; /* what the method chose to be, or NULL */
   uint8_t *keys;    /* [rows, nk] how often each key was reported; NULL when not wanted */
-  uint64_t pairs;
+  uint64_t pairs, bytes;
   guard gout, glse, gmissing;
 } attn_result;
 

@@ -196,7 +196,7 @@ static void test_metrics__three_columns__under_their_own_names(void **state) {
   }
   const measure_result r = {.columns = 3, .rounds = ROUNDS, .max_rounds = ROUNDS, .times = times[0], .ok = ok};
   const measure_columns columns = {.own = 0, .vanilla = 1, .dense = 2};
-  const measure_cost cost = {.pairs = 11, .bytes = 12};
+  const measure_cost cost = {.pairs = 11, .touched = 18, .bytes = 12};
   const quality q = {.l2_error = 13, .rel_l2_error = 14, .mass = 15, .recall = 16, .mass_bound = 17};
   store_metric m[MEASURE_METRICS];
   measure_metrics(&r, columns, 1, &cost, &q, m);
@@ -206,7 +206,7 @@ static void test_metrics__three_columns__under_their_own_names(void **state) {
     int interval;
   } want[] = {{"attention_ns", 100, 1}, {"build_ns", 30, 1}, {"query_ns", 70, 1}, {"model_ns", 500, 1}, {"speedup_vanilla", 4, 1},
               {"speedup_dense", 0.5, 1}, {"l2_error", 13, 0}, {"rel_l2_error", 14, 0}, {"mass", 15, 0}, {"recall", 16, 0}, {"mass_bound", 17, 0},
-              {"pairs", 11, 0}, {"peak_bytes", 12, 0}, {"rounds", ROUNDS, 0}};
+              {"pairs", 11, 0}, {"peak_bytes", 12, 0}, {"bytes_touched", 18, 0}, {"rounds", ROUNDS, 0}};
   assert_int_equal(sizeof want / sizeof *want, MEASURE_METRICS);
   for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
     const store_metric *got = metric_named(m, want[i].name);
@@ -440,6 +440,37 @@ static void test_rows__references_that_fail__are_explained(void **state) {
   measure_rows_destroy(&rows);
 }
 
+/* ---- Bytes. */
+
+static uint64_t bytes_of(const char *name, int64_t k, const measure_inputs *in, float *out) {
+  const attn_method *m = registry_find(name, NULL);
+  void *params = registry_defaults(m);
+  measure_cost cost = {.touched = 1};
+  char text[24];
+  (void)snprintf(text, sizeof text, "%lld", (long long)k);
+  if (k) assert_int_equal(registry_param_set(m, registry_param(m, "k", NULL), text, params, NULL), ICE_OK);
+  assert_int_equal(measure_method_once(m, params, in, measure_dense_view(out, in->pb.h, in->pb.nq, in->pb.dv), NULL, &cost), ATTN_OK);
+  attn_free(params);
+  return cost.touched;
+}
+
+/* 2 heads, 3 queries, 3 keys of width 4, values of 5, of which one tile of queries sees all. */
+static void test_once__bytes_touched__by_hand(void **state) {
+  (void)state;
+  float x[2 * 3 * 5] = {1, 2, 3, 4, 5, 6, 7}, out[2 * 3 * 5];
+  measure_inputs in = {.pb = {.b = 1, .h = 2, .hkv = 2, .nq = 3, .nk = 3, .d = 4, .dv = 5, .scale = 1, .threads = 2},
+                       .q = {x, 24, 12, 4}, .k = {x, 24, 12, 4}, .v = {x, 30, 15, 5}};
+  assert_int_equal(bytes_of("dense", 0, &in, out), 4 * 2 * 3 * (4 + 5));
+  assert_int_equal(bytes_of("vanilla", 0, &in, out), 4 * 2 * 3 * (4 + 5));
+  assert_int_equal(bytes_of("topk", 2, &in, out), 4 * 2 * (3 * 4 + 3 * 2 * 5));
+  assert_int_equal(bytes_of("longformer", 0, &in, out), 0); /* does not say */
+  const uint64_t few = bytes_of("iceformer", 1, &in, out), more = bytes_of("iceformer", 3, &in, out);
+  assert_true(few >= 4 * 2 * 3 * 5 && more >= few + 4 * 2 * 3 * 2 * 5); /* two more values of every query, at least */
+  in.pb.causal = 1;
+  assert_int_equal(bytes_of("dense", 0, &in, out), 4 * 2 * 3 * (4 + 5)); /* the last query of the block sees all */
+  assert_int_equal(bytes_of("topk", 2, &in, out), 4 * 2 * (3 * 4 + (1 + 2 + 2) * 5));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup(test_order__each_round__is_a_permutation_and_first_place_rotates, setup),
@@ -453,6 +484,7 @@ int main(void) {
       cmocka_unit_test_setup(test_run__precision__goes_on_until_the_ratio_is_narrow_enough, setup),
       cmocka_unit_test_setup(test_run__slowdown__is_of_the_first_entrant_and_counted, setup),
       cmocka_unit_test_setup(test_method__late_variants__share_one_build, setup),
+      cmocka_unit_test(test_once__bytes_touched__by_hand),
       cmocka_unit_test_setup(test_method__bad_parameter_or_no_memory__is_refused, setup),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

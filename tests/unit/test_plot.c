@@ -86,6 +86,32 @@ static void test_draw__figures__with_script_and_data(void **state) {
   }
 }
 
+/* A sweep over k, levels and beam: maps over two of them, and the settings that no other beats. */
+static void test_draw__sweep__maps_and_what_is_not_beaten(void **state) {
+  (void)state;
+  char params[80];
+  for (int k = 0; k < 3; k++)
+    for (int levels = 2; levels < 4; levels++)
+      for (int beam = 0; beam < 2; beam++) {
+        (void)snprintf(params, sizeof params, "{\"k\":%d,\"levels\":%d,\"beam\":%d}", 8 << k, levels, 4 + 12 * beam);
+        put("e", "iceformer", params, 0.39, 5 + k + beam, 2, 1.5 - 0.2 * k, 0.3 - 0.05 * k + 0.1 * levels - 0.01 * beam);
+      }
+  put("e", "dense", "{}", 0.40, 4, 2.5, 1, 0);
+  draw(&(plot_options){.experiment = "e", .out = scratch_path("out"), .terminal = "svg", .quiet = 1});
+  const char *map = file("e-heat-k-levels.dat");
+  has(map, "series\tmethod\tacross\tup\tk\tlevels\tretention\terror\tdense\n");
+  has(map, "\ticeformer\t1\t1\t8\t2\t97.5\t49.5\t1.5\n"); /* mean over the beams */
+  has(map, "\ticeformer\t3\t2\t32\t3\t97.5\t49.5\t1.1\n");
+  has(file("e-heat-k-beam.dat"), "\ticeformer\t3\t2\t32\t16\t97.5\t44.0\t1.1\n");
+  has(file("e-heat-k-levels.svg"), "k and levels");
+  has(file("e-heat-k-beam.svg"), "times faster than dense");
+  const char *front = file("e-pareto.dat");
+  has(front, "\ticeformer\t5.0\t50.0\t50.0\tk=8 beam=4 levels=2\n"); /* fastest */
+  has(front, "\ticeformer\t8.0\t39.0\t39.0\tk=32 beam=16 levels=2\n"); /* nearest */
+  lacks(front, "levels=3");                                               /* all of them are beaten */
+  has(file("e-pareto.svg"), "k=32 beam=16 levels=2");
+}
+
 static void test_draw__script__draws_the_picture_again(void **state) {
   (void)state;
   fill("e");
@@ -414,7 +440,7 @@ static void test_draw__faults__named(void **state) {
   has(e.text, "svg, png, pdf");
   o.terminal = "svg", o.figure = "../../etc/passwd";
   assert_int_equal(plot_draw(s, &o, &e), ICE_USAGE);
-  has(e.text, "accuracy-length, accuracy-time, error-k, error-time, latency-length, recall-time, speedup-k, time-n");
+  has(e.text, "accuracy-length, accuracy-time, error-k, error-time, heat-k-beam, heat-k-levels, latency-length, pareto, recall-time, speedup-k, time-n");
 }
 
 static void test_draw__without_gnuplot__says_what_to_install(void **state) {
@@ -436,6 +462,7 @@ static void test_draw__without_gnuplot__says_what_to_install(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_draw__figures__with_script_and_data),
+      TEST(test_draw__sweep__maps_and_what_is_not_beaten),
       TEST(test_draw__script__draws_the_picture_again),
       TEST(test_draw__png_and_pdf__have_their_form),
       TEST(test_draw__names_that_meet__a_picture_each),
