@@ -7,6 +7,7 @@
  * Source  DachengLi1/LongChat, longeval/utils.py. */
 #include "datasets/longeval.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,28 +114,35 @@ static int64_t *draw_distinct(attn_rng *r, int64_t n, int64_t count) {
 
 int64_t longeval_most_lines(void) { return COUNT(adjectives) * COUNT(nouns); }
 
-static void name_of(int64_t pair, char *name) {
-  (void)snprintf(name, 64, "%s-%s", adjectives[pair / COUNT(nouns)], nouns[pair % COUNT(nouns)]);
+void longeval_name(int64_t pair, char name[LONGEVAL_NAME]) {
+  (void)snprintf(name, LONGEVAL_NAME, "%s-%s", adjectives[pair / COUNT(nouns)], nouns[pair % COUNT(nouns)]);
 }
 
-char *longeval_lines_prompt(attn_rng *r, int64_t n, int64_t *position, int64_t *number, char *name) {
-  int64_t *pair = draw_distinct(r, longeval_most_lines(), n);
+char *longeval_lines_text(int64_t n, const longeval_line *line, int64_t asked) {
   char *text = NULL;
   size_t size = 0;
-  FILE *f = pair ? open_memstream(&text, &size) : NULL;
+  FILE *f = open_memstream(&text, &size);
+  if (!f) return NULL;
+  (void)fputs(LINES_OPENING, f);
+  for (int64_t i = 0; i < n; i++) (void)fprintf(f, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", line[i].name, line[i].number);
+  (void)fprintf(f, "\nNow the record is over. " LONGEVAL_QUESTION, line[asked].name);
+  if (fclose(f)) free(text), text = NULL;
+  return text;
+}
+
+int64_t longeval_number(attn_rng *r) { return 1 + (int64_t)attn_rng_below(r, LARGEST_NUMBER); }
+
+char *longeval_lines_prompt(attn_rng *r, int64_t n, int64_t *position, longeval_line *asked) {
+  int64_t *pair = draw_distinct(r, longeval_most_lines(), n);
+  longeval_line *line = malloc((size_t)n * sizeof *line);
   *position = (int64_t)attn_rng_below(r, (uint64_t)n);
-  if (f) {
-    (void)fputs(LINES_OPENING, f);
-    for (int64_t i = 0; i < n; i++) {
-      const int64_t x = 1 + (int64_t)attn_rng_below(r, LARGEST_NUMBER);
-      name_of(pair[i], name);
-      (void)fprintf(f, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", name, x);
-      if (i == *position) *number = x;
-    }
-    name_of(pair[*position], name);
-    (void)fprintf(f, "\nNow the record is over. Tell me what is the <REGISTER_CONTENT> in line %s? I need the number.", name);
-    if (fclose(f)) free(text), text = NULL;
+  for (int64_t i = 0; pair && line && i < n; i++) {
+    line[i].number = longeval_number(r);
+    longeval_name(pair[i], line[i].name);
   }
+  char *text = pair && line ? longeval_lines_text(n, line, *position) : NULL;
+  if (text) *asked = line[*position];
+  free(line);
   free(pair);
   return text;
 }
@@ -153,31 +161,52 @@ char *longeval_topics_prompt(const longeval_talk *const *talk, int64_t n) {
 
 /* --- talks ---------------------------------------------------------------------------------------------------------- */
 
-static void add_turns(attn_rng *r, const char *subject, FILE *f) {
-  const int64_t turns = 4 + (int64_t)attn_rng_below(r, 2);
+/* A claim and a reason; with a writer of other words, half of the time those. */
+static void add_sentence(attn_rng *r, const char *claim, const longeval_words *other, FILE *f) {
+  if (other && attn_rng_below(r, 2)) other->sentence(other->ctx, r, f);
+  else (void)fprintf(f, " %s, %s.", claim, PICK(r, reasons));
+}
+
+static void add_turns(attn_rng *r, const char *subject, int64_t turns, const longeval_words *other, FILE *f) {
   int64_t *question = draw_distinct(r, COUNT(questions), turns);
   for (int64_t t = 0; question && t < turns; t++) {
     (void)fprintf(f, " \n USER: %s ", t ? PICK(r, remarks) : "I would like to hear the basics.");
     const char *q = questions[question[t]], *hole = strstr(q, "%s");
     (void)fprintf(f, "%.*s%s%s \n ASSISTANT:", (int)(hole - q), q, subject, hole + 2);
     int64_t *claim = draw_distinct(r, COUNT(claims), 3);
-    for (int i = 0; claim && i < 3; i++) (void)fprintf(f, " %s, %s.", claims[claim[i]], PICK(r, reasons));
+    for (int i = 0; claim && i < 3; i++) add_sentence(r, claims[claim[i]], other, f);
     free(claim);
   }
   free(question);
 }
 
-int longeval_make_talk(attn_rng *r, longeval_talk *out) {
-  const char *aspect = PICK(r, aspects), *subject = PICK(r, subjects);
+int longeval_write_talk(attn_rng *r, const char *topic, const char *subject, int64_t turns, const longeval_words *other, longeval_talk *out) {
   size_t size = 0;
-  *out = (longeval_talk){0};
-  if (asprintf(&out->topic, "%s %s", aspect, subject) < 0) return 0;
-  FILE *f = open_memstream(&out->conversation, &size);
+  *out = (longeval_talk){.topic = strdup(topic)};
+  FILE *f = out->topic ? open_memstream(&out->conversation, &size) : NULL;
   if (!f) return 0;
-  (void)fprintf(f, "USER: I would like to discuss the topic of t%s. \n ASSISTANT: %s", out->topic + 1, PICK(r, openings));
-  add_turns(r, subject, f);
-  (void)fprintf(f, " \n USER: Great, this is the end of our discussion on the topic %s, let's talk about the next topic.", out->topic);
+  (void)fprintf(f, "USER: I would like to discuss the topic of %c%s. \n ASSISTANT: %s", tolower((unsigned char)*topic), topic + 1, PICK(r, openings));
+  add_turns(r, subject, turns, other, f);
+  (void)fprintf(f, " \n USER: Great, this is the end of our discussion on the topic %s, let's talk about the next topic.", topic);
   return fclose(f) == 0;
+}
+
+void longeval_own_topic(attn_rng *r, char topic[LONGEVAL_TOPIC], const char **subject) {
+  const char *aspect = PICK(r, aspects);
+  *subject = PICK(r, subjects);
+  (void)snprintf(topic, LONGEVAL_TOPIC, "%s %s", aspect, *subject);
+}
+
+int longeval_make_talk(attn_rng *r, longeval_talk *out) {
+  char topic[LONGEVAL_TOPIC];
+  const char *subject;
+  longeval_own_topic(r, topic, &subject);
+  return longeval_write_talk(r, topic, subject, 4 + (int64_t)attn_rng_below(r, 2), NULL, out);
+}
+
+void longeval_free_talk(longeval_talk *t) {
+  free(t->topic);
+  free(t->conversation);
 }
 
 typedef struct talks {
@@ -186,7 +215,7 @@ typedef struct talks {
 } talks;
 
 static void free_talks(talks *p) {
-  for (int64_t i = 0; i < p->count; i++) free(p->talk[i].topic), free(p->talk[i].conversation);
+  for (int64_t i = 0; i < p->count; i++) longeval_free_talk(p->talk + i);
   free(p->talk);
   *p = (talks){0};
 }
@@ -206,7 +235,7 @@ static int own_talks(attn_rng *r, talks *p, ice_err *e) {
       p->talk[p->count++] = t;
       continue;
     }
-    free(t.topic), free(t.conversation);
+    longeval_free_talk(&t);
     if (!made) return ice_fail(e, ICE_INTERNAL, "out of memory for talks");
   }
   return ICE_OK;
@@ -248,15 +277,16 @@ typedef struct maker {
 
 /* One test case, with the fields of the published files. */
 static json_t *make_case(maker *m, int64_t length, int64_t number) {
-  int64_t position = 0, value = 0;
-  char name[64], *text;
+  int64_t position = 0;
+  longeval_line asked;
+  char *text;
   json_t *row = NULL;
   if (m->lines) {
-    text = longeval_lines_prompt(&m->r, length, &position, &value, name);
-    char line[160];
-    (void)snprintf(line, sizeof line, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", name, value);
+    text = longeval_lines_prompt(&m->r, length, &position, &asked);
+    char line[160] = "";
+    if (text) (void)snprintf(line, sizeof line, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", asked.name, asked.number);
     if (text)
-      row = json_pack("{s:[s,I], s:I, s:I, s:s, s:s}", "random_idx", name, (json_int_t)position, "expected_number", (json_int_t)value, "num_lines",
+      row = json_pack("{s:[s,I], s:I, s:I, s:s, s:s}", "random_idx", asked.name, (json_int_t)position, "expected_number", (json_int_t)asked.number, "num_lines",
                       (json_int_t)length, "correct_line", line, "prompt", text);
     free(text);
     return row;

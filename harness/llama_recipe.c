@@ -12,6 +12,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "datasets/prompt.h"
 #include "datasets/source.h"
 #include "kernels/methods/dense.h"
 #include "models/llama_convert.h"
@@ -21,7 +22,10 @@
 
 /* --- the file ----------------------------------------------------------------------------------------------------- */
 
-int llama_recipe_is_one(yaml_doc *doc) { return yaml_find(yaml_root(doc), "text") != NULL && yaml_find(yaml_root(doc), "out") != NULL; }
+int llama_recipe_is_one(yaml_doc *doc) {
+  yaml_node *top = yaml_root(doc);
+  return (yaml_find(top, "text") || yaml_find(top, "drills")) && yaml_find(top, "out");
+}
 
 static int read_model(yaml_node *map, llama_config *c, ice_err *e) {
   double eps = 1e-5, base = 10000.0, scale = 1.0;
@@ -53,11 +57,36 @@ static int read_model(yaml_node *map, llama_config *c, ice_err *e) {
 
 static int read_texts(yaml_node *top, llama_recipe *r, ice_err *e) {
   yaml_node *text = NULL;
-  ICE_TRY(yaml_get(top, "text", 1, &text, e));
+  ICE_TRY(yaml_get(top, "text", 0, &text, e));
+  if (!text) return ICE_OK;
   r->texts = yaml_is_map(text) ? 0 : yaml_count(text);
   if (r->texts < 1 || r->texts > LLAMA_RECIPE_TEXTS) return yaml_fail(text, e, "allowed 1..%d files", LLAMA_RECIPE_TEXTS);
   for (int i = 0; i < r->texts; i++) ICE_TRY(yaml_string(yaml_item(text, i), r->text + i, e));
   return ICE_OK;
+}
+
+static int read_drill(yaml_node *map, drill_plan *d, ice_err *e) {
+  int kind = 0;
+  yaml_node *name = NULL;
+  *d = (drill_plan){.turns = 1, .exchanges = 4};
+  ICE_TRY(yaml_get(map, "kind", 1, &name, e));
+  ICE_TRY(yaml_choice(name, drill_kind_names, &kind, e));
+  d->kind = (drill_kind)kind;
+  ICE_TRY(yaml_get_int(map, "least", 1, 4000, &d->least, e));
+  ICE_TRY(yaml_get_int(map, "most", 1, 4000, &d->most, e));
+  ICE_TRY(yaml_get_int(map, "turns", 1, 4000, &d->turns, e));
+  ICE_TRY(yaml_get_int(map, "exchanges", 1, LONGEVAL_TURNS, &d->exchanges, e));
+  return d->least >= 1 && d->least <= d->most ? ICE_OK : yaml_fail(map, e, "least %lld, most %lld: allowed 1 <= least <= most", (long long)d->least, (long long)d->most);
+}
+
+static int read_drills(yaml_node *top, llama_recipe *r, ice_err *e) {
+  yaml_node *list = NULL;
+  ICE_TRY(yaml_get_string(top, "words", 0, &r->words, e));
+  ICE_TRY(yaml_get(top, "drills", 0, &list, e));
+  r->drills = list && !yaml_is_map(list) ? yaml_count(list) : 0;
+  if (list && (r->drills < 1 || r->drills > LLAMA_RECIPE_DRILLS)) return yaml_fail(list, e, "allowed a list of 1..%d drills", LLAMA_RECIPE_DRILLS);
+  for (int i = 0; i < r->drills; i++) ICE_TRY(read_drill(yaml_item(list, i), r->drill + i, e));
+  return r->texts + r->drills ? ICE_OK : ice_fail(e, ICE_USAGE, "nothing to learn: needs text or drills");
 }
 
 int llama_recipe_read(yaml_doc *doc, llama_recipe *r, ice_err *e) {
@@ -69,9 +98,12 @@ int llama_recipe_read(yaml_doc *doc, llama_recipe *r, ice_err *e) {
   ICE_TRY(yaml_get_string(top, "tokenizer", 1, &r->tokenizer, e));
   ICE_TRY(yaml_get_string(top, "init", 0, &r->init, e));
   ICE_TRY(read_texts(top, r, e));
+  ICE_TRY(read_drills(top, r, e));
   ICE_TRY(yaml_get_map(top, "model", 0, &model, e));
   ICE_TRY(read_model(model, &r->model, e));
   ICE_TRY(yaml_get_int(top, "length", 1, r->model.context, &r->length, e));
+  r->reach = r->length;
+  ICE_TRY(yaml_get_int(top, "reach", r->length, r->model.context, &r->reach, e));
   ICE_TRY(yaml_get_int(top, "batch", 1, 4096, &r->batch, e));
   ICE_TRY(yaml_get_int(top, "steps", 2, 100000000, &r->steps, e));
   r->warmup = r->steps < 20 ? 1 : r->steps / 20;
@@ -97,7 +129,7 @@ static int has_suffix(const char *text, const char *suffix) {
 static int add_row(const llama_recipe *r, const tokenizer *t, const char *file, int64_t line, const char *p, size_t n, llama_corpus *c, ice_err *e) {
   json_t *row = json_loadb(p, n, 0, NULL);
   const json_t *answer = json_object_get(row, "answer");
-  const char *text = json_string_value(json_object_get(row, "text")), *prompt = json_string_value(json_object_get(row, "prompt"));
+  const char *text = json_string_value(json_object_get(row, "text")), *asked = json_string_value(json_object_get(row, "prompt"));
   char number[32] = "";
   if (!answer) answer = json_object_get(row, "expected_number");
   if (json_is_integer(answer)) (void)snprintf(number, sizeof number, "%lld", (long long)json_integer_value(answer));
@@ -105,8 +137,8 @@ static int add_row(const llama_recipe *r, const tokenizer *t, const char *file, 
   int32_t *a = NULL, *b = NULL;
   int64_t na = 0, nb = 0;
   int rc = ICE_OK;
-  if (!text && !(prompt && reply)) rc = ice_fail(e, ICE_DATA, "%s:%lld: needs a text, or a prompt and an answer", file, (long long)line);
-  if (rc == ICE_OK) rc = tokenizer_encode(t, text ? text : prompt, strlen(text ? text : prompt), 1, &a, &na, e);
+  if (!text && !(asked && reply)) rc = ice_fail(e, ICE_DATA, "%s:%lld: needs a text, or a prompt and an answer", file, (long long)line);
+  if (rc == ICE_OK) rc = tokenizer_encode(t, text ? text : asked, strlen(text ? text : asked), 1, &a, &na, e);
   if (rc == ICE_OK && !text) rc = tokenizer_encode(t, reply, strlen(reply), 0, &b, &nb, e);
   json_decref(row);
   int32_t *all = rc == ICE_OK ? realloc(a, (size_t)(na + nb + 1) * sizeof *all) : NULL;
@@ -143,7 +175,7 @@ static int add_file(const llama_recipe *r, const tokenizer *t, const char *file,
   int64_t n;
   ICE_TRY(source_open(file, TEXT_MAX, &s, e));
   *hash = XXH3_64bits_withSeed(&s.hash, sizeof s.hash, *hash);
-  int rc = llama_corpus_source(c, e);
+  int rc = llama_corpus_source(c, NULL, NULL, e);
   if (rc == ICE_OK && (has_suffix(file, ".jsonl") || has_suffix(file, ".jsonl.gz"))) rc = add_rows(r, t, file, &s, c, e);
   else if (rc == ICE_OK) {
     rc = tokenizer_encode(t, (const char *)s.p, s.n, 1, &ids, &n, e);
@@ -153,16 +185,73 @@ static int add_file(const llama_recipe *r, const tokenizer *t, const char *file,
   return rc;
 }
 
+/* --- conversations that are made ---------------------------------------------------------------------------------- */
+
+typedef struct maker { /* of one drill */
+  const drill_plan *plan;
+  const drill_words *words;
+  const tokenizer *t;
+} maker;
+
+typedef struct document { /* being put together */
+  int32_t *ids;
+  float *weight;
+  int64_t n, room;
+} document;
+
+/* Appends the ids of a text, each counting `weight`. */
+static int append(document *d, const tokenizer *t, const char *text, int begin, float weight, ice_err *e) {
+  int32_t *ids;
+  int64_t n;
+  ICE_TRY(tokenizer_encode(t, text, strlen(text), begin, &ids, &n, e));
+  if (d->n + n + 1 > d->room) {
+    d->room = 2 * (d->n + n + 1);
+    int32_t *grown = realloc(d->ids, (size_t)d->room * sizeof *grown);
+    if (grown) d->ids = grown;
+    float *heavier = grown ? realloc(d->weight, (size_t)d->room * sizeof *heavier) : NULL;
+    if (heavier) d->weight = heavier;
+    else n = -1;
+  }
+  for (int64_t i = 0; i < n; i++) d->ids[d->n] = ids[i], d->weight[d->n++] = weight;
+  free(ids);
+  return n >= 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
+}
+
+/* The text around the message number k, as a chat model is addressed. */
+static int wrap_message(const char *message, int64_t k, prompt_wrapped *w, ice_err *e) {
+  const prompt p = {.text = (char *)(uintptr_t)message};
+  if (k == 0) return prompt_wrap(&p, 0, PROMPT_VICUNA, w, e);
+  return asprintf(&w->text, "USER: %s ASSISTANT:", message) >= 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
+}
+
+static int make_document(void *ctx, attn_rng *r, int32_t **ids, float **weight, int64_t *n, ice_err *e) {
+  const maker *m = ctx;
+  document d = {0};
+  drill talk;
+  int rc = drill_make(r, m->plan, m->words, &talk, e);
+  for (int64_t k = 0; rc == ICE_OK && k < talk.turns; k++) {
+    prompt_wrapped w = {0};
+    rc = wrap_message(talk.turn[k].message, k, &w, e);
+    if (rc == ICE_OK) rc = append(&d, m->t, w.text, k == 0, 0.0f, e);
+    if (rc == ICE_OK) rc = append(&d, m->t, talk.turn[k].answer, 0, 1.0f, e);
+    if (rc == ICE_OK) d.ids[d.n] = tokenizer_eos(m->t), d.weight[d.n++] = 1.0f; /* append left room for it */
+    free(w.text);
+  }
+  drill_free(&talk);
+  *ids = d.ids, *weight = d.weight, *n = d.n;
+  return rc;
+}
+
 /* --- training ----------------------------------------------------------------------------------------------------- */
 
 /* Everything that decides the weights, one line. */
 static int describe(const llama_recipe *r, const llama_config *m, uint64_t hash, char *out, size_t size, ice_err *e) {
   const int n = snprintf(out, size,
                          "llama %lld/%lld x %lld, heads %lld/%lld x %lld, mlp %lld, context %lld, eps %.9g, rope %.9g/%.9g%s, data %016llx, length %lld, "
-                         "seed %lld, batch %lld, steps %lld, warmup %lld, lr %.17g, decay %.17g, clip %.17g, prompt %.17g, init %s",
+                         "reach %lld, seed %lld, batch %lld, steps %lld, warmup %lld, lr %.17g, decay %.17g, clip %.17g, prompt %.17g, init %s",
                          (long long)m->vocab, (long long)m->width, (long long)m->layers, (long long)m->heads, (long long)m->kv_heads,
                          (long long)m->head_dim, (long long)m->mlp, (long long)m->context, (double)m->norm_eps, (double)m->rope_base,
-                         (double)m->rope_scale, m->tied ? ", tied" : "", (unsigned long long)hash, (long long)r->length, (long long)r->seed,
+                         (double)m->rope_scale, m->tied ? ", tied" : "", (unsigned long long)hash, (long long)r->length, (long long)r->reach, (long long)r->seed,
                          (long long)r->batch, (long long)r->steps, (long long)r->warmup, r->lr, r->decay, r->clip, r->prompt_weight,
                          r->init ? r->init : "random");
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "the path of init is too long");
@@ -183,6 +272,8 @@ static int make_start(const llama_recipe *r, llama_learner *l, ice_err *e) {
 typedef struct job { /* one training, and what it holds */
   tokenizer *t;
   llama_corpus corpus;
+  drill_words words;
+  maker maker[LLAMA_RECIPE_DRILLS];
   llama_learner *l;
   uint64_t hash;
   char state[FILE_PATH + 16], log[FILE_PATH + 16], text[FILE_PATH + 1024];
@@ -197,6 +288,12 @@ static int prepare(const llama_recipe *r, job *j, ice_err *e) {
   if (tokenizer_eos(j->t) < 0) return ice_fail(e, ICE_DATA, "%s: has no end-of-text piece", r->tokenizer);
   c.vocab = tokenizer_vocab(j->t);
   for (int i = 0; i < r->texts; i++) ICE_TRY(add_file(r, j->t, r->text[i], &j->corpus, &j->hash, e));
+  if (r->words) ICE_TRY(drill_words_read(&j->words, r->words, e));
+  for (int i = 0; i < r->drills; i++) {
+    j->maker[i] = (maker){.plan = r->drill + i, .words = &j->words, .t = j->t};
+    ICE_TRY(llama_corpus_source(&j->corpus, make_document, j->maker + i, e));
+    j->hash = XXH3_64bits_withSeed(r->drill + i, sizeof r->drill[i], j->hash ^ j->words.hash);
+  }
   ICE_TRY(llama_learner_create(&j->l, &c, &attn_method_dense, NULL, (int)r->batch, r->length, (int)r->threads, e));
   ICE_TRY(make_start(r, j->l, e));
   return describe(r, &c, j->hash, j->text, sizeof j->text, e);
@@ -212,7 +309,7 @@ int llama_recipe_train(const cli_common *common, const llama_recipe *r, train_st
     return ice_fail(e, ICE_USAGE, "out: %s exists; name a new folder, or remove it", r->out);
   }
   int rc = prepare(r, &j, e);
-  const llama_train_config cfg = {.corpus = &j.corpus, .seed = (uint64_t)r->seed, .batch = (int)r->batch, .length = r->length, .steps = r->steps,
+  const llama_train_config cfg = {.corpus = &j.corpus, .seed = (uint64_t)r->seed, .batch = (int)r->batch, .length = r->length, .reach = r->reach, .steps = r->steps,
                                   .warmup = r->warmup, .save_every = r->save_every, .lr = r->lr, .decay = r->decay, .clip = r->clip,
                                   .prompt_weight = r->prompt_weight, .pad = j.t ? tokenizer_eos(j.t) : 0, .state = j.state, .log = j.log, .description = j.text};
   if (rc == ICE_OK) rc = llama_train(j.l, &cfg, start, stop, stopped, report, ctx, e);
@@ -222,6 +319,7 @@ int llama_recipe_train(const cli_common *common, const llama_recipe *r, train_st
     (void)printf("%s: %lld weights in bf16, log %s\n", r->out, (long long)llama_learner_count(j.l), j.log);
   llama_learner_destroy(j.l);
   llama_corpus_free(&j.corpus);
+  drill_words_free(&j.words);
   tokenizer_close(j.t);
   return rc;
 }

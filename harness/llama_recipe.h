@@ -2,18 +2,22 @@
 #ifndef ICE_LLAMA_RECIPE_H
 #define ICE_LLAMA_RECIPE_H
 
+#include "datasets/longeval_drill.h"
 #include "harness/cli.h"
 #include "harness/yaml.h"
 #include "models/llama_train.h"
 
-enum { LLAMA_RECIPE_TEXTS = 16 };
+enum { LLAMA_RECIPE_TEXTS = 16, LLAMA_RECIPE_DRILLS = 8 };
 
 typedef struct llama_recipe {
   const char *name, *out, *tokenizer, *init; /* init: NULL for random weights; texts live in the document */
   const char *text[LLAMA_RECIPE_TEXTS];
   int texts;
+  drill_plan drill[LLAMA_RECIPE_DRILLS]; /* conversations that are made while training */
+  int drills;
+  const char *words; /* NULL: none; a file of words for them */
   llama_config model; /* vocab 0: the tokenizer's */
-  int64_t length, batch, steps, warmup, save_every, seed, threads;
+  int64_t length, reach, batch, steps, warmup, save_every, seed, threads;
   double lr, decay, clip, prompt_weight;
 } llama_recipe;
 

@@ -2,7 +2,7 @@
  *
  * Forward keeps, for each layer, its input x, queries, keys and values (turned), attention output o, h = x + Wo o, gate and up
  * products, and the inverse norms of rows; normalised rows and silu(gate) * up are computed again on the way back. The head meets a
- * chunk of rows at a time, forward and backward in one: logits of a whole batch never exist.
+ * chunk of the rows that count at a time, forward and backward in one: logits of a whole batch never exist.
  *
  *     dWd = dy' act           dact = dy Wd           dgate = dact up silu'(gate)      dup = dact silu(gate)
  *     dc = dgate Wg + dup Wu  dh = dy + dRMS(dc)     do = dh Wo                       dq, dk, dv from the attention
@@ -39,13 +39,14 @@ struct llama_learner {
   attn_mem need;
   float *weights, *memory;
   layer_saved *layer;
-  float *cosine, *sine; /* [n, head_dim / 2] */
+  float *cosine, *sine; /* [context, head_dim / 2] */
+  int32_t *position;    /* [rows] */
   float *last, *r;      /* [rows, width] output of the last layer, [rows] its inverse norms */
   float *a, *dx, *da;   /* [rows, width] */
   float *dq, *dk, *dv, *d_o;
   float *act, *dact;    /* [rows, mlp] */
-  float *logits, *product;
-  double *row_loss; /* [rows] */
+  float *head_in, *logits, *product; /* a chunk of rows at the head */
+  double *row_loss;
   void *scratch;
 };
 
@@ -69,8 +70,9 @@ static void place(llama_learner *l, attn_layout *at) {
     s->r2 = attn_place_floats(at, rows, 1);
     s->attention = attn_place(at, l->need.plan);
   }
-  l->cosine = attn_place_floats(at, l->n, c->head_dim / 2);
-  l->sine = attn_place_floats(at, l->n, c->head_dim / 2);
+  l->cosine = attn_place_floats(at, c->context, c->head_dim / 2);
+  l->sine = attn_place_floats(at, c->context, c->head_dim / 2);
+  l->position = attn_place(at, (size_t)rows * sizeof *l->position);
   l->last = attn_place_floats(at, rows, w);
   l->r = attn_place_floats(at, rows, 1);
   l->a = attn_place_floats(at, rows, w);
@@ -82,9 +84,10 @@ static void place(llama_learner *l, attn_layout *at) {
   l->d_o = attn_place_floats(at, rows, qw);
   l->act = attn_place_floats(at, rows, c->mlp);
   l->dact = attn_place_floats(at, rows, c->mlp);
+  l->head_in = attn_place_floats(at, head, w);
   l->logits = attn_place_floats(at, head, c->vocab);
   l->product = attn_place_floats(at, 1, matrix_scratch_floats(widest > qw ? widest : qw, l->threads));
-  l->row_loss = attn_place(at, (size_t)rows * sizeof *l->row_loss);
+  l->row_loss = attn_place(at, (size_t)head * sizeof *l->row_loss);
   l->scratch = attn_place(at, l->need.scratch);
 }
 
@@ -155,7 +158,7 @@ int llama_learner_create(llama_learner **out, const llama_config *cfg, const att
     return rc;
   }
   const int64_t half = cfg->head_dim / 2;
-  for (int64_t pos = 0; pos < n; pos++)
+  for (int64_t pos = 0; pos < cfg->context; pos++)
     for (int64_t i = 0; i < half; i++) {
       const double angle = (double)pos / (double)cfg->rope_scale * pow((double)cfg->rope_base, -2.0 * (double)i / (double)cfg->head_dim);
       l->cosine[pos * half + i] = (float)cos(angle);
@@ -281,7 +284,7 @@ static void turn(const llama_learner *l, int64_t heads, float *x, int back) {
   const int adjacent = l->m->cfg.rope_adjacent;
 #pragma omp parallel for num_threads(l->threads) schedule(static)
   for (int64_t i = 0; i < l->rows; i++) {
-    const float *co = l->cosine + i % l->n * half, *si = l->sine + i % l->n * half;
+    const float *co = l->cosine + l->position[i] * half, *si = l->sine + l->position[i] * half;
     for (int64_t h = 0; h < heads; h++) {
       float *p = x + (i * heads + h) * d;
       for (int64_t t = 0; t < half; t++) {
@@ -399,25 +402,47 @@ static double cross_entropy(int64_t vocab, float *z, int32_t target_id, float we
   return log(sum) - right;
 }
 
-/* Loss from the normalised rows l->a, in chunks; with g also the gradients of the head and, into l->da, of the rows. */
+/* The next rows from *at on whose predictions count, at most HEAD_ROWS of them. */
+static int64_t counted_rows(const llama_learner *l, const float *weight, int64_t *at, int64_t *row) {
+  int64_t m = 0;
+  for (; *at < l->rows && m < HEAD_ROWS; (*at)++)
+    if (!weight || weight[*at] > 0.0f) row[m++] = *at;
+  return m;
+}
+
+/* Loss from the normalised rows l->a that count, in chunks; with g also the gradients of the head and, into l->da, of the rows. */
 static double head(llama_learner *l, const int32_t *ids, const float *weight, double total, float *g) {
   const llama_config *c = &l->m->cfg;
+  const size_t bytes = (size_t)c->width * sizeof(float);
+  int64_t row[HEAD_ROWS], m;
   double loss = 0.0;
-  for (int64_t i0 = 0; i0 < l->rows; i0 += HEAD_ROWS) {
-    const int64_t m = l->rows - i0 < HEAD_ROWS ? l->rows - i0 : HEAD_ROWS;
-    matrix_multiply(&l->m->head, m, l->a + i0 * c->width, c->width, l->logits, c->vocab, 0, l->threads, l->product);
+  if (g) memset(l->da, 0, (size_t)l->rows * bytes);
+  for (int64_t at = 0; (m = counted_rows(l, weight, &at, row)) > 0;) {
+    for (int64_t i = 0; i < m; i++) memcpy(l->head_in + i * c->width, l->a + row[i] * c->width, bytes);
+    matrix_multiply(&l->m->head, m, l->head_in, c->width, l->logits, c->vocab, 0, l->threads, l->product);
 #pragma omp parallel for num_threads(l->threads) schedule(static)
-    for (int64_t i = i0; i < i0 + m; i++) {
-      const int32_t next = ids[i / l->n * (l->n + 1) + i % l->n + 1];
-      const double share = (weight ? (double)weight[i] : 1.0) / total;
-      l->row_loss[i] = share * cross_entropy(c->vocab, l->logits + (i - i0) * c->vocab, next, (float)share);
+    for (int64_t i = 0; i < m; i++) {
+      const int32_t next = ids[row[i] / l->n * (l->n + 1) + row[i] % l->n + 1];
+      const double share = (weight ? (double)weight[row[i]] : 1.0) / total;
+      l->row_loss[i] = share * cross_entropy(c->vocab, l->logits + i * c->vocab, next, (float)share);
     }
-    for (int64_t i = i0; i < i0 + m; i++) loss += l->row_loss[i];
+    for (int64_t i = 0; i < m; i++) loss += l->row_loss[i];
     if (!g) continue;
-    into_weight(l, &l->m->head, m, l->logits, l->a + i0 * c->width, g);
-    back_through(l, &l->m->head, m, l->logits, l->da + i0 * c->width, 0);
+    into_weight(l, &l->m->head, m, l->logits, l->head_in, g);
+    back_through(l, &l->m->head, m, l->logits, l->head_in, 0);
+    for (int64_t i = 0; i < m; i++) memcpy(l->da + row[i] * c->width, l->head_in + i * c->width, bytes);
   }
   return loss;
+}
+
+static int take_positions(llama_learner *l, const int32_t *position, ice_err *e) {
+  for (int64_t i = 0; i < l->rows; i++) {
+    l->position[i] = position ? position[i] : (int32_t)(i % l->n);
+    if (l->position[i] < 0 || l->position[i] >= l->m->cfg.context)
+      return ice_fail(e, ICE_DATA, "token %lld of the batch has position %d, allowed 0..%lld", (long long)i, l->position[i],
+                      (long long)l->m->cfg.context - 1);
+  }
+  return ICE_OK;
 }
 
 static int check_batch(const llama_learner *l, const int32_t *ids, const float *weight, double *total, ice_err *e) {
@@ -432,11 +457,12 @@ static int check_batch(const llama_learner *l, const int32_t *ids, const float *
   return *total > 0.0 ? ICE_OK : ice_fail(e, ICE_DATA, "all predictions of the batch have weight 0");
 }
 
-int llama_gradient(llama_learner *l, const int32_t *ids, const float *weight, float *g, double *loss, ice_err *e) {
+int llama_gradient(llama_learner *l, const int32_t *ids, const int32_t *position, const float *weight, float *g, double *loss, ice_err *e) {
   const llama_config *c = &l->m->cfg;
   const int64_t w = c->width;
   double total = 0.0;
   ICE_TRY(check_batch(l, ids, weight, &total, e));
+  ICE_TRY(take_positions(l, position, e));
   attn_blas_serial();
   for (int64_t i = 0; i < l->rows; i++)
     memcpy(l->layer[0].x + i * w, weight_of(&l->m->embed) + ids[i / l->n * (l->n + 1) + i % l->n] * w, (size_t)w * sizeof(float));

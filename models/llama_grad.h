@@ -25,9 +25,10 @@ void llama_learner_init(llama_learner *l, uint64_t seed);
 /** Takes the weights of a model of the same sizes (whatever its storage and rope order). ICE_USAGE when sizes differ. */
 int llama_learner_take(llama_learner *l, const llama *from, ice_err *e);
 
-/** ids [batch, n + 1]: each token but the last predicts the next. weight [batch, n] >= 0 of the predictions (NULL: all 1).
- *  *loss = weighted mean of the cross entropy; g [count] (NULL: only the loss) = its gradient, overwritten. ICE_DATA for ids out of
+/** ids [batch, n + 1]: each token but the last predicts the next. position [batch, n] of the tokens, 0 .. context - 1 (NULL: 0 .. n - 1);
+ *  weight [batch, n] >= 0 of the predictions (NULL: all 1).
+ *  *loss = weighted mean of the cross entropy; g [count] (NULL: only the loss) = its gradient, overwritten. ICE_DATA for ids or positions out of
  *  range or weights that sum to nothing, ICE_INTERNAL with the method's text. */
-int llama_gradient(llama_learner *l, const int32_t *ids, const float *weight, float *g, double *loss, ice_err *e);
+int llama_gradient(llama_learner *l, const int32_t *ids, const int32_t *position, const float *weight, float *g, double *loss, ice_err *e);
 
 #endif

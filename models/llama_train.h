@@ -7,6 +7,7 @@
 
 #include <signal.h>
 
+#include "kernels/core/rng.h"
 #include "models/llama_grad.h"
 #include "models/train.h"
 
@@ -16,28 +17,46 @@ typedef struct llama_document {
   int64_t answer; /* predictions of tokens from here on count fully, those before it by prompt_weight */
 } llama_document;
 
-/** Documents by source; a sequence draws a source, then one of its documents, then, of a long one without answer, a window. */
+/** Makes a document: *ids and *weight, to free(), hold *n entries; weight[i] tells how much it counts that ids[i] is predicted, from 0,
+ *  a prompt, to 1, an answer. A function of the state of r alone. */
+typedef int (*llama_maker)(void *ctx, attn_rng *r, int32_t **ids, float **weight, int64_t *n, ice_err *e);
+
+typedef struct llama_source {
+  int64_t first, end; /* its documents ... */
+  llama_maker make;   /* ... or who makes them; else NULL */
+  void *ctx;
+} llama_source;
+
+/** Documents by source. A sequence draws a source, then one of its documents, then, of a long one without answer, a window; of a source
+ *  that makes its documents, as many as it takes to fill the sequence, the last one cut. */
 typedef struct llama_corpus {
   llama_document *doc;
   int64_t n, room;
-  int64_t *first; /* [sources + 1] first document of each */
+  llama_source *source;
   int sources;
 } llama_corpus;
 
-/** Begins a source; documents that are added next belong to it. */
-int llama_corpus_source(llama_corpus *c, ice_err *e);
+/** Begins a source; documents that are added next belong to it. make: NULL, or who makes them (none is added then). */
+int llama_corpus_source(llama_corpus *c, llama_maker make, void *ctx, ice_err *e);
 /** Takes ids over. A document has at least 2 tokens; with answer > 0 it is used whole, from its beginning. */
 int llama_corpus_add(llama_corpus *c, int32_t *ids, int64_t n, int64_t answer, ice_err *e);
 void llama_corpus_free(llama_corpus *c);
-/** The sequence of position `row` in step `step`: ids [n + 1], weight [n]; what a document is too short for is `pad`, of weight 0. */
-void llama_corpus_draw(const llama_corpus *c, uint64_t seed, int64_t step, int row, int64_t n, float prompt_weight, int32_t pad, int32_t *ids,
-                       float *weight);
+/** The sequence number `row` of step `step`: ids [n + 1], weight [n]; what a document is too short for is `pad`, of weight 0. Fails only as
+ *  makers fail. */
+int llama_corpus_draw(const llama_corpus *c, uint64_t seed, int64_t step, int row, int64_t n, float prompt_weight, int32_t pad, int32_t *ids,
+                      float *weight, ice_err *e);
+
+/** Positions [n] of that sequence within 0 .. reach - 1, ascending: all but the first few of the n - 1 steps are 1, some are as large as the
+ *  reach allows. A model that is trained on them meets distances it would else need sequences of `reach` tokens for. 0, 1, 2, ... when
+ *  reach is n. Source: Zhu et al. 2023 (PoSE), with up to 8 pieces instead of 2. */
+void llama_positions_draw(uint64_t seed, int64_t step, int row, int64_t n, int64_t reach, int32_t *position);
 
 typedef struct llama_train_config {
   const llama_corpus *corpus;
   uint64_t seed;
   int batch;
   int64_t length; /* predictions of a sequence; as the learner's */
+  int64_t reach;  /* positions are spread over this many; length: they are not spread */
   int64_t steps, warmup, save_every;
   double lr, decay, clip, prompt_weight; /* decay: of matrices only; clip: largest norm of a gradient */
   int32_t pad;

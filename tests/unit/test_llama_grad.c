@@ -34,12 +34,13 @@ static void draw(int32_t *ids, float *weight) {
   for (int i = 0; i < BATCH * (N + 1); i++) ids[i] = (int32_t)attn_rng_below(&r, 20);
   for (int i = 0; i < BATCH * N; i++) weight[i] = i % 3 ? (float)(i % 5) : 0.0f;
 }
-static double loss_of(llama_learner *l, const int32_t *ids, const float *weight) {
+static double loss_at(llama_learner *l, const int32_t *ids, const int32_t *position, const float *weight) {
   double loss;
   ice_err e = {0};
-  if (llama_gradient(l, ids, weight, NULL, &loss, &e) != ICE_OK) fail_msg("%s", e.text);
+  if (llama_gradient(l, ids, position, weight, NULL, &loss, &e) != ICE_OK) fail_msg("%s", e.text);
   return loss;
 }
+static double loss_of(llama_learner *l, const int32_t *ids, const float *weight) { return loss_at(l, ids, NULL, weight); }
 
 static void check_gradient(const llama_config *c) {
   llama_learner *l = learner(c, 2);
@@ -51,7 +52,7 @@ static void check_gradient(const llama_config *c) {
   double loss;
   ice_err e = {0};
   assert_non_null(g);
-  assert_int_equal(llama_gradient(l, ids, weight, g, &loss, &e), ICE_OK);
+  assert_int_equal(llama_gradient(l, ids, NULL, weight, g, &loss, &e), ICE_OK);
   assert_true(fabs(loss - loss_of(l, ids, weight)) < 1e-6);
   /* each tensor: along its own gradient the loss rises by |g|^2 h; some numbers one by one */
   const int n = llama_parts(llama_learner_model(l), NULL);
@@ -128,6 +129,28 @@ static void test_loss__weighted_cross_entropy__of_the_engine_s_logits(void **sta
   llama_learner_destroy(l);
 }
 
+/* Rotary embeddings know distances alone: the same loss wherever a sequence lies, another when it has gaps. */
+static void test_loss__positions__only_distances_count(void **state) {
+  (void)state;
+  llama_learner *l = learner(&tiny, 2);
+  int32_t ids[BATCH * (N + 1)], position[BATCH * N];
+  float weight[BATCH * N];
+  ice_err e = {0};
+  double loss;
+  draw(ids, weight);
+  const double want = loss_of(l, ids, weight);
+  for (int i = 0; i < BATCH * N; i++) position[i] = i % N;
+  assert_true(loss_at(l, ids, position, weight) == want);
+  for (int i = 0; i < BATCH * N; i++) position[i] = i % N + 11;
+  assert_true(fabs(loss_at(l, ids, position, weight) - want) < 1e-5);
+  for (int i = 0; i < BATCH * N; i++) position[i] = i % N + (i % N > 2 ? 9 : 0);
+  assert_true(fabs(loss_at(l, ids, position, weight) - want) > 1e-3);
+  position[1] = (int32_t)tiny.context;
+  assert_int_equal(llama_gradient(l, ids, position, weight, NULL, &loss, &e), ICE_DATA);
+  assert_non_null(strstr(e.text, "token 1 of the batch has position 64, allowed 0..63"));
+  llama_learner_destroy(l);
+}
+
 static void test_gradient__threads__same_bits(void **state) {
   (void)state;
   int32_t ids[BATCH * (N + 1)];
@@ -139,7 +162,7 @@ static void test_gradient__threads__same_bits(void **state) {
     llama_learner *l = learner(&tiny, t ? 3 : 1);
     g[t] = malloc((size_t)llama_learner_count(l) * sizeof *g[t]);
     assert_non_null(g[t]);
-    assert_int_equal(llama_gradient(l, ids, NULL, g[t], loss + t, &e), ICE_OK);
+    assert_int_equal(llama_gradient(l, ids, NULL, NULL, g[t], loss + t, &e), ICE_OK);
     if (t) assert_memory_equal(g[0], g[1], (size_t)llama_learner_count(l) * sizeof *g[0]);
     llama_learner_destroy(l);
   }
@@ -179,12 +202,12 @@ static void test_gradient__bad_batches__refused(void **state) {
   ice_err e = {0};
   draw(ids, weight);
   ids[3] = 20;
-  assert_int_equal(llama_gradient(l, ids, weight, NULL, &loss, &e), ICE_DATA);
+  assert_int_equal(llama_gradient(l, ids, NULL, weight, NULL, &loss, &e), ICE_DATA);
   assert_non_null(strstr(e.text, "id 20, allowed 0..19"));
   ids[3] = 0;
-  assert_int_equal(llama_gradient(l, ids, zero, NULL, &loss, &e), ICE_DATA);
+  assert_int_equal(llama_gradient(l, ids, NULL, zero, NULL, &loss, &e), ICE_DATA);
   weight[2] = -1.0f;
-  assert_int_equal(llama_gradient(l, ids, weight, NULL, &loss, &e), ICE_DATA);
+  assert_int_equal(llama_gradient(l, ids, NULL, weight, NULL, &loss, &e), ICE_DATA);
   assert_int_equal(llama_learner_create(&none, &tiny, &attn_method_dense, NULL, 1, 65, 1, &e), ICE_USAGE);
   llama_learner_destroy(l);
 }
@@ -193,6 +216,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_gradient__all_tensors__as_differences_of_the_loss),
       cmocka_unit_test(test_loss__weighted_cross_entropy__of_the_engine_s_logits),
+      cmocka_unit_test(test_loss__positions__only_distances_count),
       cmocka_unit_test(test_gradient__threads__same_bits),
       cmocka_unit_test(test_take__other_order_of_rows__same_loss),
       cmocka_unit_test(test_gradient__bad_batches__refused),

@@ -22,11 +22,11 @@ static const llama_config tiny = {.vocab = 12, .width = 16, .layers = 1, .heads 
 /* Two sources: counting up in a circle, and questions whose answer is their first token. */
 static llama_corpus make_corpus(void) {
   llama_corpus c = {0};
-  assert_int_equal(llama_corpus_source(&c, NULL), ICE_OK);
+  assert_int_equal(llama_corpus_source(&c, NULL, NULL, NULL), ICE_OK);
   int32_t *ids = malloc(100 * sizeof *ids);
   for (int i = 0; i < 100; i++) ids[i] = i % 10;
   assert_int_equal(llama_corpus_add(&c, ids, 100, 0, NULL), ICE_OK);
-  assert_int_equal(llama_corpus_source(&c, NULL), ICE_OK);
+  assert_int_equal(llama_corpus_source(&c, NULL, NULL, NULL), ICE_OK);
   for (int k = 0; k < 5; k++) {
     ids = malloc(6 * sizeof *ids);
     for (int i = 0; i < 6; i++) ids[i] = i % 4 ? 10 : k;
@@ -36,7 +36,7 @@ static llama_corpus make_corpus(void) {
 }
 
 static llama_train_config config_of(const llama_corpus *c, const char *state, const char *log) {
-  return (llama_train_config){.corpus = c, .seed = 3, .batch = 4, .length = N, .steps = STEPS, .warmup = 4, .save_every = 1000, .lr = 2e-2, .decay = 0.01,
+  return (llama_train_config){.corpus = c, .seed = 3, .batch = 4, .length = N, .reach = N, .steps = STEPS, .warmup = 4, .save_every = 1000, .lr = 2e-2, .decay = 0.01,
                               .clip = 1.0, .prompt_weight = 0.25, .pad = 11, .state = state, .log = log, .description = "test"};
 }
 static llama_learner *learner(int threads) {
@@ -120,7 +120,7 @@ static void test_draw__windows_answers_and_padding(void **state) {
   float w[N];
   int texts = 0, answers = 0;
   for (int row = 0; row < 200; row++) {
-    llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, ids, w);
+    assert_int_equal(llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, ids, w, NULL), ICE_OK);
     if (ids[N] != 11) { /* a window of the text */
       texts++;
       for (int i = 0; i < N; i++) assert_true(ids[i + 1] == (ids[i] + 1) % 10 && w[i] == 1.0f);
@@ -133,13 +133,81 @@ static void test_draw__windows_answers_and_padding(void **state) {
   int32_t later[N + 1];
   int differ = 0;
   for (int row = 0; row < 10; row++) { /* another step, another batch */
-    llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, ids, w);
-    llama_corpus_draw(&c, 1, 8, row, N, 0.25f, 11, later, w);
+    assert_int_equal(llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, ids, w, NULL), ICE_OK);
+    assert_int_equal(llama_corpus_draw(&c, 1, 8, row, N, 0.25f, 11, later, w, NULL), ICE_OK);
     differ += memcmp(ids, later, sizeof ids) != 0;
   }
   assert_true(differ >= 5);
   assert_true(texts > 70 && answers > 70); /* sources share alike, however many documents they have */
   llama_corpus_free(&c);
+}
+
+/* Documents of one to four numbers 5, the last of which counts; 6 ends them. */
+static int make_fives(void *ctx, attn_rng *r, int32_t **ids, float **weight, int64_t *n, ice_err *e) {
+  (void)e;
+  ++*(int *)ctx;
+  *n = 2 + (int64_t)attn_rng_below(r, 4);
+  *ids = malloc((size_t)*n * sizeof **ids);
+  *weight = malloc((size_t)*n * sizeof **weight);
+  for (int64_t i = 0; i < *n; i++) (*ids)[i] = i + 1 < *n ? 5 : 6, (*weight)[i] = i + 1 < *n ? 0.0f : 1.0f;
+  return ICE_OK;
+}
+static int make_nothing(void *ctx, attn_rng *r, int32_t **ids, float **weight, int64_t *n, ice_err *e) {
+  (void)ctx, (void)r, (void)n;
+  *ids = NULL, *weight = NULL;
+  return ice_fail(e, ICE_DATA, "no paper");
+}
+
+static void test_draw__made_documents__fill_the_sequence(void **state) {
+  (void)state;
+  llama_corpus c = {0};
+  int32_t ids[N + 1], again[N + 1];
+  float w[N];
+  int made = 0;
+  ice_err e = {0};
+  assert_int_equal(llama_corpus_source(&c, make_fives, &made, NULL), ICE_OK);
+  for (int row = 0; row < 50; row++) {
+    made = 0;
+    assert_int_equal(llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, ids, w, NULL), ICE_OK);
+    int ends = 0;
+    for (int i = 0; i <= N; i++) {
+      assert_true(ids[i] == 5 || ids[i] == 6);
+      ends += ids[i] == 6;
+      if (i == 0) continue;
+      const float want = ids[i] == 6 ? 1.0f : ids[i - 1] == 6 ? 0.0f : 0.25f; /* the first token of a document cannot be known */
+      assert_true(w[i - 1] == want);
+    }
+    assert_true(made == ends || made == ends + 1);
+    assert_int_equal(llama_corpus_draw(&c, 1, 7, row, N, 0.25f, 11, again, w, NULL), ICE_OK);
+    assert_memory_equal(ids, again, sizeof ids);
+  }
+  c.source->make = make_nothing;
+  assert_int_equal(llama_corpus_draw(&c, 1, 7, 0, N, 0.25f, 11, ids, w, &e), ICE_DATA);
+  assert_string_equal(e.text, "no paper");
+  llama_corpus_free(&c);
+}
+
+static void test_positions__spread_over_the_reach_in_few_jumps(void **state) {
+  (void)state;
+  enum { REACH = 1000 };
+  int32_t position[N], again[N];
+  int far = 0, gaps_seen[16] = {0};
+  llama_positions_draw(1, 7, 0, N, N, position);
+  for (int i = 0; i < N; i++) assert_int_equal(position[i], i);
+  for (int row = 0; row < 300; row++) {
+    llama_positions_draw(1, 7, row, N, REACH, position);
+    int gaps = position[0] > 0;
+    for (int i = 1; i < N; i++) {
+      assert_true(position[i] > position[i - 1]);
+      gaps += position[i] != position[i - 1] + 1;
+    }
+    assert_true(position[0] >= 0 && position[N - 1] < REACH && gaps <= 8);
+    gaps_seen[gaps]++;
+    far += position[N - 1] >= REACH / 2;
+    llama_positions_draw(1, 7, row, N, REACH, again);
+    assert_memory_equal(position, again, sizeof position);
+  }
+  assert_true(far > 100 && gaps_seen[1] > 10 && gaps_seen[2] > 10 && gaps_seen[5] > 10); /* short and long, few pieces and many */
 }
 
 static void test_rate__rises_then_falls_to_a_tenth(void **state) {
@@ -157,6 +225,8 @@ int main(void) {
       TEST(test_train__learns__and_the_bits_are_those_of_any_way_there),
       TEST(test_train__state_of_another_training__refused),
       TEST(test_draw__windows_answers_and_padding),
+      TEST(test_draw__made_documents__fill_the_sequence),
+      TEST(test_positions__spread_over_the_reach_in_few_jumps),
       TEST(test_rate__rises_then_falls_to_a_tenth),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

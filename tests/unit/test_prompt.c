@@ -137,10 +137,10 @@ static void test_topics__label_and_faults(void **state) {
 static void test_make__frames_are_the_published_ones(void **state) {
   (void)state;
   attn_rng r;
-  int64_t position, number;
-  char name[64];
+  int64_t position;
+  longeval_line asked;
   attn_rng_seed(&r, 1, 0);
-  char *lines = longeval_lines_prompt(&r, 3, &position, &number, name);
+  char *lines = longeval_lines_prompt(&r, 3, &position, &asked);
   assert_int_equal(crc(lines, 380), 0xf4078287);
   assert_memory_equal(lines + 378, "\n\nline ", 7);
   free(lines);

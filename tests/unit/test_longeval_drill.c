@@ -1,0 +1,106 @@
+/* test_longeval_drill.c - conversations for training: what is asked is said above, and nothing else is. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "datasets/longeval_drill.h"
+#include "tests/support/scratch.h"
+
+static drill made(const drill_plan *plan, const drill_words *words, uint64_t seed) {
+  attn_rng r;
+  drill d;
+  ice_err e = {0};
+  attn_rng_seed(&r, seed, 0);
+  if (drill_make(&r, plan, words, &d, &e) != ICE_OK) fail_msg("%s", e.text);
+  return d;
+}
+
+static int64_t occurrences(const char *text, const char *part) {
+  int64_t n = 0;
+  for (; (text = strstr(text, part)) != NULL; text++) n++;
+  return n;
+}
+
+static void test_lines__answers_are_those_of_the_record(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_LINES, .least = 3, .most = 40, .turns = 6};
+  const drill_words none = {0};
+  int64_t fewest = 100, most = 0;
+  for (uint64_t seed = 0; seed < 60; seed++) {
+    drill d = made(&plan, &none, seed);
+    const int64_t lines = occurrences(d.turn->message, ": REGISTER_CONTENT is <");
+    fewest = lines < fewest ? lines : fewest, most = lines > most ? lines : most;
+    assert_int_equal(d.turns, 6);
+    for (int64_t t = 0; t < d.turns; t++) {
+      char name[128], number[32], line[256], question[256];
+      assert_int_equal(sscanf(d.turn[t].answer, "The <REGISTER_CONTENT> in line %127s is <%31[0-9]>.", name, number), 2);
+      (void)snprintf(line, sizeof line, "\nline %s: REGISTER_CONTENT is <%s>\n", name, number);
+      assert_int_equal(occurrences(d.turn->message, line), 1);
+      (void)snprintf(line, sizeof line, "\nline %s:", name);
+      assert_int_equal(occurrences(d.turn->message, line), 1); /* no other line has the name */
+      (void)snprintf(question, sizeof question, "in line %s? I need the number.", name);
+      assert_int_equal(occurrences(d.turn[t].message, question), 1);
+    }
+    drill_free(&d);
+  }
+  assert_true(fewest >= 3 && fewest < 10 && most <= 40 && most > 30);
+}
+
+static void test_topics__the_first_one_is_the_answer(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_TOPICS, .least = 2, .most = 6, .exchanges = 2};
+  const drill_words none = {0};
+  static const char cue[] = "I would like to discuss the topic of ", opening[] = "Now the record start. USER: ";
+  for (uint64_t seed = 0; seed < 60; seed++) {
+    drill d = made(&plan, &none, seed);
+    const char *first = strstr(d.turn->message, opening), *topic = d.turn->answer + strlen("The first topic we discussed is ");
+    assert_non_null(first);
+    first += strlen(opening);
+    assert_memory_equal(first, cue, strlen(cue));
+    assert_memory_equal(d.turn->answer, "The first topic we discussed is t", strlen("The first topic we discussed is t"));
+    assert_memory_equal(first + strlen(cue), topic, strlen(topic)); /* with the full stop */
+    const int64_t talks = occurrences(first, cue);
+    assert_true(talks >= 2 && talks <= 6);
+    assert_int_equal(d.turns, 1);
+    drill_free(&d);
+  }
+}
+
+static void test_words__of_a_list__appear(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_LINES, .least = 30, .most = 30, .turns = 1};
+  drill_words w;
+  ice_err e = {0};
+  static const char list[] = "quagga\nZebra\nno\nit's\nxylophones\nmuchtoolongforaword\nlast";
+  scratch_write("words", list, sizeof list - 1);
+  assert_int_equal(drill_words_read(&w, scratch_path("words"), &e), ICE_OK);
+  assert_int_equal(w.count, 3);
+  assert_string_equal(w.word[0], "quagga");
+  assert_string_equal(w.word[2], "last");
+  drill d = made(&plan, &w, 1), same = made(&plan, &w, 1), other = made(&plan, &w, 2);
+  assert_non_null(strstr(d.turn->message, "line quagga-"));
+  assert_string_equal(d.turn->message, same.turn->message);
+  assert_string_not_equal(d.turn->message, other.turn->message);
+  drill_free(&d), drill_free(&same), drill_free(&other);
+  drill_words_free(&w);
+  scratch_write("words", "A\nB\n", 4);
+  assert_int_equal(drill_words_read(&w, scratch_path("words"), &e), ICE_DATA);
+  assert_non_null(strstr(e.text, "has no word of 3 to 12 lower-case letters"));
+  drill_words_free(&w);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(test_lines__answers_are_those_of_the_record),
+      TEST(test_topics__the_first_one_is_the_answer),
+      TEST(test_words__of_a_list__appear),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
