@@ -7,7 +7,7 @@
 
 #include "datasets/source.h"
 
-const char *const drill_kind_names[DRILL_KINDS + 1] = {"lines", "topics", NULL};
+const char *const drill_kind_names[DRILL_KINDS + 1] = {"lines", "topics", "repeat", NULL};
 
 enum { SHORTEST_WORD = 3, LONGEST_WORD = 12 };
 
@@ -99,6 +99,21 @@ static void draw_name(attn_rng *r, const drill_words *w, char name[LONGEVAL_NAME
   (void)snprintf(name, LONGEVAL_NAME, "%s-%s", first, second);
 }
 
+/* The lines alone, in the order `order` (NULL: as they are); a question behind them unless `asked` is NULL. NULL when out of memory. */
+static char *bare_record(int64_t n, const longeval_line *line, const int64_t *order, const char *asked) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *f = open_memstream(&text, &size);
+  if (!f) return NULL;
+  for (int64_t i = 0; i < n; i++) {
+    const longeval_line *x = line + (order ? order[i] : i);
+    (void)fprintf(f, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", x->name, x->number);
+  }
+  if (asked) (void)fprintf(f, LONGEVAL_QUESTION, asked);
+  if (fclose(f)) free(text), text = NULL;
+  return text;
+}
+
 /* The published prompts end in a space up to 680 lines, and in none beyond. */
 static char *with_space(char *text) {
   const size_t n = text ? strlen(text) : 0;
@@ -108,25 +123,46 @@ static char *with_space(char *text) {
   return longer;
 }
 
-static int make_lines(attn_rng *r, int64_t n, const drill_words *w, drill *out) {
+/* n lines of different names, to free(); NULL when out of memory. */
+static longeval_line *draw_lines(attn_rng *r, int64_t n, const drill_words *w) {
   longeval_line *line = malloc((size_t)n * sizeof *line);
   for (int64_t i = 0; line && i < n; i++) {
     line[i].number = longeval_number(r);
     do draw_name(r, w, line[i].name);
     while (has_name(line, i, line[i].name));
   }
-  int enough = line != NULL;
-  for (int64_t t = 0; enough && t < out->turns; t++) {
+  return line;
+}
+
+static char *ask(const drill_plan *plan, int64_t turn, int64_t n, const longeval_line *line, int64_t asked) {
+  char *text;
+  if (turn == 0 && plan->bare) return bare_record(n, line, NULL, line[asked].name);
+  if (turn == 0) return longeval_lines_text(n, line, asked);
+  return asprintf(&text, LONGEVAL_QUESTION, line[asked].name) < 0 ? NULL : text;
+}
+
+static int make_lines(attn_rng *r, const drill_plan *plan, int64_t n, const longeval_line *line, drill *out) {
+  for (int64_t t = 0; t < out->turns; t++) {
     const int64_t asked = (int64_t)attn_rng_below(r, (uint64_t)n);
     drill_turn *turn = out->turn + t;
-    if (t == 0) turn->message = longeval_lines_text(n, line, asked);
-    else if (asprintf(&turn->message, LONGEVAL_QUESTION, line[asked].name) < 0) turn->message = NULL;
+    turn->message = ask(plan, t, n, line, asked);
     if (attn_rng_below(r, 2)) turn->message = with_space(turn->message);
     if (asprintf(&turn->answer, "The <REGISTER_CONTENT> in line %s is <%" PRId64 ">.", line[asked].name, line[asked].number) < 0) turn->answer = NULL;
-    enough = turn->message && turn->answer;
+    if (!turn->message || !turn->answer) return 0;
   }
-  free(line);
-  return enough;
+  return 1;
+}
+
+static int make_repeat(attn_rng *r, int64_t n, const longeval_line *line, drill *out) {
+  int64_t *order = malloc((size_t)n * sizeof *order);
+  for (int64_t i = 0; order && i < n; i++) {
+    const int64_t k = (int64_t)attn_rng_below(r, (uint64_t)i + 1);
+    order[i] = order[k], order[k] = i;
+  }
+  out->turn->message = bare_record(n, line, NULL, NULL);
+  out->turn->answer = order ? bare_record(n, line, order, NULL) : NULL;
+  free(order);
+  return out->turn->message && out->turn->answer;
 }
 
 /* --- topics --------------------------------------------------------------------------------------------------------- */
@@ -174,14 +210,19 @@ static int make_topics(attn_rng *r, const drill_plan *plan, int64_t n, const dri
 
 int drill_make(attn_rng *r, const drill_plan *plan, const drill_words *words, drill *out, ice_err *e) {
   const int64_t n = plan->least + (int64_t)attn_rng_below(r, (uint64_t)(plan->most - plan->least + 1));
+  longeval_line *line = plan->kind == DRILL_TOPICS ? NULL : draw_lines(r, n, words);
   *out = (drill){.turns = plan->kind == DRILL_LINES ? plan->turns : 1};
   out->turn = calloc((size_t)out->turns, sizeof *out->turn);
-  const int made = out->turn && (plan->kind == DRILL_LINES ? make_lines(r, n, words, out) : make_topics(r, plan, n, words, out));
+  int made = 0;
+  if (!out->turn) out->turns = 0;
+  else if (plan->kind == DRILL_TOPICS) made = make_topics(r, plan, n, words, out);
+  else if (line) made = plan->kind == DRILL_LINES ? make_lines(r, plan, n, line, out) : make_repeat(r, n, line, out);
+  free(line);
   return made ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
 }
 
 void drill_free(drill *d) {
-  for (int64_t i = 0; d->turn && i < d->turns; i++) free(d->turn[i].message), free(d->turn[i].answer);
+  for (int64_t i = 0; i < d->turns; i++) free(d->turn[i].message), free(d->turn[i].answer);
   free(d->turn);
   *d = (drill){0};
 }

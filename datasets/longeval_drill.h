@@ -7,7 +7,7 @@
 
 #include "datasets/longeval.h"
 
-typedef enum drill_kind { DRILL_LINES, DRILL_TOPICS, DRILL_KINDS } drill_kind;
+typedef enum drill_kind { DRILL_LINES, DRILL_TOPICS, DRILL_REPEAT, DRILL_KINDS } drill_kind;
 extern const char *const drill_kind_names[DRILL_KINDS + 1]; /* NULL-terminated */
 
 /** Words to draw from, owned: the lower-case words of 3 to 12 letters of a file that has one a line. */
@@ -20,12 +20,15 @@ typedef struct drill_words {
 int drill_words_read(drill_words *w, const char *path, ice_err *e);
 void drill_words_free(drill_words *w);
 
-/** What kind of conversation: records (lines, or topics) in the first message, and turns, questions that are asked in all. Of topics only
- *  the first is asked for; `exchanges` is how long the talk on each is. */
+/** What kind of conversation.
+ *  lines   records are lines, as in longeval/lines; each turn asks for one of them.
+ *  topics  records are talks of 1 to `exchanges` questions, as in longeval/topics; one turn asks for the first topic.
+ *  repeat  lines that are to be said again in another order: the shortest way to learn to look things up. */
 typedef struct drill_plan {
   drill_kind kind;
   int64_t least, most; /* records: uniform in between */
   int64_t turns, exchanges;
+  int bare; /* 1: the record stands alone, without the words around it; for first lessons */
 } drill_plan;
 
 typedef struct drill_turn {

@@ -75,6 +75,7 @@ static int read_drill(yaml_node *map, drill_plan *d, ice_err *e) {
   ICE_TRY(yaml_get_int(map, "least", 1, 4000, &d->least, e));
   ICE_TRY(yaml_get_int(map, "most", 1, 4000, &d->most, e));
   ICE_TRY(yaml_get_int(map, "turns", 1, 4000, &d->turns, e));
+  ICE_TRY(yaml_get_bool(map, "bare", &d->bare, e));
   ICE_TRY(yaml_get_int(map, "exchanges", 1, LONGEVAL_TURNS, &d->exchanges, e));
   return d->least >= 1 && d->least <= d->most ? ICE_OK : yaml_fail(map, e, "least %lld, most %lld: allowed 1 <= least <= most", (long long)d->least, (long long)d->most);
 }
@@ -217,10 +218,10 @@ static int append(document *d, const tokenizer *t, const char *text, int begin, 
   return n >= 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
 }
 
-/* The text around the message number k, as a chat model is addressed. */
-static int wrap_message(const char *message, int64_t k, prompt_wrapped *w, ice_err *e) {
+/* The text around a message as a chat model is addressed; before the first one stands the system's. */
+static int wrap_message(const char *message, int first, prompt_wrapped *w, ice_err *e) {
   const prompt p = {.text = (char *)(uintptr_t)message};
-  if (k == 0) return prompt_wrap(&p, 0, PROMPT_VICUNA, w, e);
+  if (first) return prompt_wrap(&p, 0, PROMPT_VICUNA, w, e);
   return asprintf(&w->text, "USER: %s ASSISTANT:", message) >= 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
 }
 
@@ -231,7 +232,7 @@ static int make_document(void *ctx, attn_rng *r, int32_t **ids, float **weight, 
   int rc = drill_make(r, m->plan, m->words, &talk, e);
   for (int64_t k = 0; rc == ICE_OK && k < talk.turns; k++) {
     prompt_wrapped w = {0};
-    rc = wrap_message(talk.turn[k].message, k, &w, e);
+    rc = wrap_message(talk.turn[k].message, k == 0 && !m->plan->bare, &w, e);
     if (rc == ICE_OK) rc = append(&d, m->t, w.text, k == 0, 0.0f, e);
     if (rc == ICE_OK) rc = append(&d, m->t, talk.turn[k].answer, 0, 1.0f, e);
     if (rc == ICE_OK) d.ids[d.n] = tokenizer_eos(m->t), d.weight[d.n++] = 1.0f; /* append left room for it */

@@ -51,6 +51,40 @@ static void test_lines__answers_are_those_of_the_record(void **state) {
   assert_true(fewest >= 3 && fewest < 10 && most <= 40 && most > 30);
 }
 
+static void test_lines__bare__nothing_but_lines_and_a_question(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_LINES, .least = 3, .most = 3, .turns = 2, .bare = 1};
+  const drill_words none = {0};
+  drill d = made(&plan, &none, 1);
+  assert_memory_equal(d.turn->message, "line ", 5);
+  assert_int_equal(occurrences(d.turn->message, "\n"), 3);
+  assert_memory_equal(strrchr(d.turn->message, '\n'), "\nTell me what is", 16);
+  drill_free(&d);
+}
+
+static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static void test_repeat__the_same_lines_in_another_order(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_REPEAT, .least = 5, .most = 5, .turns = 9};
+  const drill_words none = {0};
+  int differ = 0;
+  for (uint64_t seed = 0; seed < 20; seed++) {
+    drill d = made(&plan, &none, seed);
+    assert_int_equal(d.turns, 1);
+    differ += strcmp(d.turn->message, d.turn->answer) != 0;
+    char *line[2][5], *at[2] = {d.turn->message, d.turn->answer};
+    for (int i = 0; i < 5; i++)
+      for (int k = 0; k < 2; k++) assert_non_null(line[k][i] = strsep(at + k, "\n"));
+    assert_string_equal(at[0], "");
+    assert_string_equal(at[1], "");
+    for (int k = 0; k < 2; k++) qsort(line[k], 5, sizeof *line[k], by_text);
+    for (int i = 0; i < 5; i++) assert_string_equal(line[0][i], line[1][i]);
+    drill_free(&d);
+  }
+  assert_true(differ > 15);
+}
+
 static void test_topics__the_first_one_is_the_answer(void **state) {
   (void)state;
   const drill_plan plan = {.kind = DRILL_TOPICS, .least = 2, .most = 6, .exchanges = 2};
@@ -99,6 +133,8 @@ static void test_words__of_a_list__appear(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_lines__answers_are_those_of_the_record),
+      TEST(test_lines__bare__nothing_but_lines_and_a_question),
+      TEST(test_repeat__the_same_lines_in_another_order),
       TEST(test_topics__the_first_one_is_the_answer),
       TEST(test_words__of_a_list__appear),
   };
