@@ -37,9 +37,9 @@ typedef struct longeval_words {
   void (*sentence)(void *ctx, attn_rng *r, FILE *f);
   void *ctx;
 } longeval_words;
-/** A talk between USER and ASSISTANT of `turns` questions (at most LONGEVAL_TURNS) and answers; other: NULL for set phrases alone. 0 when out of memory
- *  (then, too, it is to be freed). */
-int longeval_write_talk(attn_rng *r, const char *topic, const char *subject, int64_t turns, const longeval_words *other, longeval_talk *out);
+/** A talk between USER and ASSISTANT of least to most questions (at most LONGEVAL_TURNS) and answers; other: NULL for set phrases alone.
+ *  0 when out of memory (then, too, it is to be freed). */
+int longeval_write_talk(attn_rng *r, const char *topic, const char *subject, int64_t least, int64_t most, const longeval_words *other, longeval_talk *out);
 enum { LONGEVAL_TURNS = 7 };
 /** A topic of our own and what it is about. */
 void longeval_own_topic(attn_rng *r, char topic[LONGEVAL_TOPIC], const char **subject);

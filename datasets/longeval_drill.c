@@ -196,7 +196,7 @@ static int make_topics(attn_rng *r, const drill_plan *plan, int64_t n, const dri
     char topic[LONGEVAL_TOPIC];
     const char *subject;
     draw_topic(r, w, topic, &subject);
-    enough = longeval_write_talk(r, topic, subject, 1 + (int64_t)attn_rng_below(r, (uint64_t)plan->exchanges), &other, talk + i);
+    enough = longeval_write_talk(r, topic, subject, 1, plan->exchanges, &other, talk + i);
     each[i] = talk + i;
   }
   if (enough) out->turn->message = longeval_topics_prompt(each, n);

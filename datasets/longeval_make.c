@@ -167,7 +167,8 @@ static void add_sentence(attn_rng *r, const char *claim, const longeval_words *o
   else (void)fprintf(f, " %s, %s.", claim, PICK(r, reasons));
 }
 
-static void add_turns(attn_rng *r, const char *subject, int64_t turns, const longeval_words *other, FILE *f) {
+static void add_turns(attn_rng *r, const char *subject, int64_t least, int64_t most, const longeval_words *other, FILE *f) {
+  const int64_t turns = least + (int64_t)attn_rng_below(r, (uint64_t)(most - least + 1));
   int64_t *question = draw_distinct(r, COUNT(questions), turns);
   for (int64_t t = 0; question && t < turns; t++) {
     (void)fprintf(f, " \n USER: %s ", t ? PICK(r, remarks) : "I would like to hear the basics.");
@@ -180,13 +181,13 @@ static void add_turns(attn_rng *r, const char *subject, int64_t turns, const lon
   free(question);
 }
 
-int longeval_write_talk(attn_rng *r, const char *topic, const char *subject, int64_t turns, const longeval_words *other, longeval_talk *out) {
+int longeval_write_talk(attn_rng *r, const char *topic, const char *subject, int64_t least, int64_t most, const longeval_words *other, longeval_talk *out) {
   size_t size = 0;
   *out = (longeval_talk){.topic = strdup(topic)};
   FILE *f = out->topic ? open_memstream(&out->conversation, &size) : NULL;
   if (!f) return 0;
   (void)fprintf(f, "USER: I would like to discuss the topic of %c%s. \n ASSISTANT: %s", tolower((unsigned char)*topic), topic + 1, PICK(r, openings));
-  add_turns(r, subject, turns, other, f);
+  add_turns(r, subject, least, most, other, f);
   (void)fprintf(f, " \n USER: Great, this is the end of our discussion on the topic %s, let's talk about the next topic.", topic);
   return fclose(f) == 0;
 }
@@ -201,7 +202,7 @@ int longeval_make_talk(attn_rng *r, longeval_talk *out) {
   char topic[LONGEVAL_TOPIC];
   const char *subject;
   longeval_own_topic(r, topic, &subject);
-  return longeval_write_talk(r, topic, subject, 4 + (int64_t)attn_rng_below(r, 2), NULL, out);
+  return longeval_write_talk(r, topic, subject, 4, 5, NULL, out);
 }
 
 void longeval_free_talk(longeval_talk *t) {

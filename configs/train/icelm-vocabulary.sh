@@ -1,0 +1,24 @@
+#!/bin/sh
+# Makes the vocabulary of icelm: SentencePiece BPE, 8,192 pieces, digits apart, bytes for what is no piece.
+#   configs/train/icelm-vocabulary.sh OUT.model
+# Text: the glosses of WordNet (Debian wordnet-base; its licence is permissive) for English prose, and prompts that `icebench data make`
+# generates for the words around them. Nothing of the official LongEval test cases. Needs Debian's sentencepiece and wordnet-base.
+set -eu
+out=${1:?usage: icelm-vocabulary.sh OUT.model}
+icebench=${ICEBENCH_BIN:-build/release/icebench}
+wordnet=${WORDNET_DIR:-/usr/share/wordnet}
+home=$(pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$icebench" data make longeval/lines --seed 71 --lengths 200 --examples 20 --out "$work" -q
+"$icebench" data make longeval/topics --seed 71 --lengths 5 --examples 30 --out "$work" -q
+(
+  cd "$work" && cut -d'|' -f2 "$wordnet"/data.adj "$wordnet"/data.adv "$wordnet"/data.noun "$wordnet"/data.verb | sed 's/^ *//; /^$/d'
+  sed 's/.*"prompt": "//; s/", "\(topics\|prompt_length\).*//; s/"}$//; s/\\n/\n/g; s/\\"/"/g' longeval/evaluation/*/testcases/*.jsonl
+) >"$work/text"
+cd "$work"
+spm_train --input=text --model_prefix=icelm --vocab_size=8192 --model_type=bpe --byte_fallback=true --split_digits=true \
+  --character_coverage=0.9999 --normalization_rule_name=identity --remove_extra_whitespaces=false --add_dummy_prefix=true \
+  --input_sentence_size=400000 --max_sentence_length=20000 --num_threads=1 >/dev/null 2>&1
+cd "$home"
+mv "$work/icelm.model" "$out"
