@@ -7,7 +7,7 @@
 
 #include "datasets/source.h"
 
-const char *const drill_kind_names[DRILL_KINDS + 1] = {"lines", "topics", "repeat", NULL};
+const char *const drill_kind_names[DRILL_KINDS + 1] = {"lines", "topics", "repeat", "words", NULL};
 
 enum { SHORTEST_WORD = 3, LONGEST_WORD = 12 };
 
@@ -147,7 +147,7 @@ static int make_lines(attn_rng *r, const drill_plan *plan, int64_t n, const long
     drill_turn *turn = out->turn + t;
     turn->message = ask(plan, t, n, line, asked);
     if (attn_rng_below(r, 2)) turn->message = with_space(turn->message);
-    if (asprintf(&turn->answer, "The <REGISTER_CONTENT> in line %s is <%" PRId64 ">.", line[asked].name, line[asked].number) < 0) turn->answer = NULL;
+    if (asprintf(&turn->answer, "line %s: REGISTER_CONTENT is <%" PRId64 ">", line[asked].name, line[asked].number) < 0) turn->answer = NULL;
     if (!turn->message || !turn->answer) return 0;
   }
   return 1;
@@ -163,6 +163,18 @@ static int make_repeat(attn_rng *r, int64_t n, const longeval_line *line, drill 
   out->turn->answer = order ? bare_record(n, line, order, NULL) : NULL;
   free(order);
   return out->turn->message && out->turn->answer;
+}
+
+static int make_words(attn_rng *r, int64_t n, const drill_words *w, drill *out) {
+  char word[LONGEST_WORD + 1];
+  size_t size = 0;
+  FILE *f = open_memstream(&out->turn->message, &size);
+  for (int64_t i = 0; f && i < n; i++) {
+    draw_word(r, w, word);
+    (void)fprintf(f, "%s%s", i ? " " : "", word);
+  }
+  if (!f || fclose(f)) return 0;
+  return (out->turn->answer = strdup(out->turn->message)) != NULL;
 }
 
 /* --- topics --------------------------------------------------------------------------------------------------------- */
@@ -210,12 +222,13 @@ static int make_topics(attn_rng *r, const drill_plan *plan, int64_t n, const dri
 
 int drill_make(attn_rng *r, const drill_plan *plan, const drill_words *words, drill *out, ice_err *e) {
   const int64_t n = plan->least + (int64_t)attn_rng_below(r, (uint64_t)(plan->most - plan->least + 1));
-  longeval_line *line = plan->kind == DRILL_TOPICS ? NULL : draw_lines(r, n, words);
+  longeval_line *line = plan->kind == DRILL_LINES || plan->kind == DRILL_REPEAT ? draw_lines(r, n, words) : NULL;
   *out = (drill){.turns = plan->kind == DRILL_LINES ? plan->turns : 1};
   out->turn = calloc((size_t)out->turns, sizeof *out->turn);
   int made = 0;
   if (!out->turn) out->turns = 0;
   else if (plan->kind == DRILL_TOPICS) made = make_topics(r, plan, n, words, out);
+  else if (plan->kind == DRILL_WORDS) made = make_words(r, n, words, out);
   else if (line) made = plan->kind == DRILL_LINES ? make_lines(r, plan, n, line, out) : make_repeat(r, n, line, out);
   free(line);
   return made ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");

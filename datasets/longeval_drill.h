@@ -7,7 +7,7 @@
 
 #include "datasets/longeval.h"
 
-typedef enum drill_kind { DRILL_LINES, DRILL_TOPICS, DRILL_REPEAT, DRILL_KINDS } drill_kind;
+typedef enum drill_kind { DRILL_LINES, DRILL_TOPICS, DRILL_REPEAT, DRILL_WORDS, DRILL_KINDS } drill_kind;
 extern const char *const drill_kind_names[DRILL_KINDS + 1]; /* NULL-terminated */
 
 /** Words to draw from, owned: the lower-case words of 3 to 12 letters of a file that has one a line. */
@@ -23,7 +23,8 @@ void drill_words_free(drill_words *w);
 /** What kind of conversation.
  *  lines   records are lines, as in longeval/lines; each turn asks for one of them.
  *  topics  records are talks of 1 to `exchanges` questions, as in longeval/topics; one turn asks for the first topic.
- *  repeat  lines that are to be said again in another order: the shortest way to learn to look things up. */
+ *  repeat  lines that are to be said again in another order: the shortest way to learn to look things up.
+ *  words   words that are to be said again in the same order: the first lesson of all. */
 typedef struct drill_plan {
   drill_kind kind;
   int64_t least, most; /* records: uniform in between */

@@ -16,6 +16,7 @@
 #include "datasets/source.h"
 #include "kernels/methods/dense.h"
 #include "models/llama_convert.h"
+#include "models/llama_prime.h"
 #include "models/tokenizer.h"
 
 #define TEXT_MAX ((size_t)1 << 30)
@@ -98,6 +99,8 @@ int llama_recipe_read(yaml_doc *doc, llama_recipe *r, ice_err *e) {
   ICE_TRY(yaml_get_string(top, "out", 1, &r->out, e));
   ICE_TRY(yaml_get_string(top, "tokenizer", 1, &r->tokenizer, e));
   ICE_TRY(yaml_get_string(top, "init", 0, &r->init, e));
+  ICE_TRY(yaml_get_bool(top, "prime", &r->prime, e));
+  if (r->init && r->prime) return ice_fail(e, ICE_USAGE, "prime: a model that goes on from %s has its weights; allowed without init", r->init);
   ICE_TRY(read_texts(top, r, e));
   ICE_TRY(read_drills(top, r, e));
   ICE_TRY(yaml_get_map(top, "model", 0, &model, e));
@@ -254,7 +257,7 @@ static int describe(const llama_recipe *r, const llama_config *m, uint64_t hash,
                          (long long)m->head_dim, (long long)m->mlp, (long long)m->context, (double)m->norm_eps, (double)m->rope_base,
                          (double)m->rope_scale, m->tied ? ", tied" : "", (unsigned long long)hash, (long long)r->length, (long long)r->reach, (long long)r->seed,
                          (long long)r->batch, (long long)r->steps, (long long)r->warmup, r->lr, r->decay, r->clip, r->prompt_weight,
-                         r->init ? r->init : "random");
+                         r->init ? r->init : r->prime ? "primed" : "random");
   return n > 0 && (size_t)n < size ? ICE_OK : ice_fail(e, ICE_USAGE, "the path of init is too long");
 }
 
@@ -262,7 +265,7 @@ static int make_start(const llama_recipe *r, llama_learner *l, ice_err *e) {
   llama *from;
   if (!r->init) {
     llama_learner_init(l, (uint64_t)r->seed);
-    return ICE_OK;
+    return r->prime ? llama_learner_prime(l, e) : ICE_OK;
   }
   ICE_TRY(llama_open(&from, r->init, e));
   const int rc = llama_learner_take(l, from, e);

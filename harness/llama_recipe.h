@@ -11,6 +11,7 @@ enum { LLAMA_RECIPE_TEXTS = 16, LLAMA_RECIPE_DRILLS = 8 };
 
 typedef struct llama_recipe {
   const char *name, *out, *tokenizer, *init; /* init: NULL for random weights; texts live in the document */
+  int prime; /* 1: random weights begin primed */
   const char *text[LLAMA_RECIPE_TEXTS];
   int texts;
   drill_plan drill[LLAMA_RECIPE_DRILLS]; /* conversations that are made while training */

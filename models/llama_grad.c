@@ -184,14 +184,15 @@ llama *llama_learner_model(llama_learner *l) { return l->m; }
 
 void llama_learner_init(llama_learner *l, uint64_t seed) {
   float *at = l->weights;
-  const double residual = 0.02 / sqrt(2.0 * (double)l->m->cfg.layers);
+  const llama_config *c = &l->m->cfg;
   for (int i = 0; i < l->n_parts; i++) {
     const llama_part *p = l->part + i;
     int into_residual = 0;
-    for (int64_t k = 0; k < l->m->cfg.layers; k++) into_residual |= p->at == &l->m->layer[k].o || p->at == &l->m->layer[k].down;
+    for (int64_t k = 0; k < c->layers; k++) into_residual |= p->at == &l->m->layer[k].o || p->at == &l->m->layer[k].down;
+    const double sd = (into_residual ? 0.5 / sqrt((double)c->width) : 1.0) / sqrt((double)p->cols);
     attn_rng r;
     attn_rng_seed(&r, seed, (uint64_t)i);
-    for (int64_t k = 0; k < p->rows * p->cols; k++) *at++ = p->rank == 1 ? 1.0f : (float)(attn_rng_normal(&r) * (into_residual ? residual : 0.02));
+    for (int64_t k = 0; k < p->rows * p->cols; k++) *at++ = p->rank == 1 ? 1.0f : (float)(attn_rng_normal(&r) * sd);
   }
 }
 

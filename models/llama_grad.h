@@ -20,7 +20,8 @@ int64_t llama_learner_count(const llama_learner *l);
 float *llama_learner_weights(llama_learner *l);
 /** The same weights as a model that can run and be written; valid as long as the learner, not to be closed. */
 llama *llama_learner_model(llama_learner *l);
-/** N(0, 0.02), divided by sqrt(2 layers) for the two matrices that add to the residual; norms 1. */
+/** Norms 1, matrices N(0, 1 / inputs): an embedding has length 1, and the logit of a row that points to it can reach sqrt(width), also in
+ *  narrow models. The two matrices that add to the residual are smaller, so that what they add is about half of an embedding. */
 void llama_learner_init(llama_learner *l, uint64_t seed);
 /** Takes the weights of a model of the same sizes (whatever its storage and rope order). ICE_USAGE when sizes differ. */
 int llama_learner_take(llama_learner *l, const llama *from, ice_err *e);

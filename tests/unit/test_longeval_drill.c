@@ -38,7 +38,7 @@ static void test_lines__answers_are_those_of_the_record(void **state) {
     assert_int_equal(d.turns, 6);
     for (int64_t t = 0; t < d.turns; t++) {
       char name[128], number[32], line[256], question[256];
-      assert_int_equal(sscanf(d.turn[t].answer, "The <REGISTER_CONTENT> in line %127s is <%31[0-9]>.", name, number), 2);
+      assert_int_equal(sscanf(d.turn[t].answer, "line %127[^:]: REGISTER_CONTENT is <%31[0-9]>", name, number), 2);
       (void)snprintf(line, sizeof line, "\nline %s: REGISTER_CONTENT is <%s>\n", name, number);
       assert_int_equal(occurrences(d.turn->message, line), 1);
       (void)snprintf(line, sizeof line, "\nline %s:", name);

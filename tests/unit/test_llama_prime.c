@@ -1,0 +1,84 @@
+/* test_llama_prime.c - what primed heads attend to before any training: so many tokens back, and what followed a token last time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/core/rng.h"
+#include "kernels/methods/dense.h"
+#include "models/llama_prime.h"
+
+enum { N = 160, PERIOD = 80, LAYERS = 3, HEADS = 4, D = 64 };
+static const llama_config sizes = {.vocab = 500, .width = 256, .layers = LAYERS, .heads = HEADS, .kv_heads = HEADS, .head_dim = D, .mlp = 64, .context = 2048,
+                                   .norm_eps = 1e-5f, .rope_base = 10000.0f, .rope_scale = 1.0f, .tied = 1};
+
+static int layer;
+static int favourite[LAYERS][HEADS][N]; /* the key each query scores highest, among those before it */
+
+static attn_status look(const attn_problem *pb, const void *params, attn_view q, attn_view k, attn_view v, const uint8_t *mask, float dropout,
+                        uint64_t seed, attn_viewm o, void *saved, void *scratch) {
+  for (int h = 0; h < HEADS; h++)
+    for (int i = 0; i < N; i++) {
+      double best = -1e30;
+      for (int j = 0; j < i; j++) {
+        double s = 0.0;
+        for (int t = 0; t < D; t++) s += (double)q.p[h * q.sh + i * q.sn + t] * (double)k.p[h * k.sh + j * k.sn + t];
+        if (layer == 2 && h == 0 && i >= 100 && i < 104 && (j == i - 79 || j % 16 == 0)) print_message("i %d j %d %s score %g\n", i, j, j == i - 79 ? "TARGET" : "", s / 8);
+        if (s > best) best = s, favourite[layer][h][i] = j;
+      }
+    }
+  layer++;
+  return attn_method_dense.training->forward(pb, params, q, k, v, mask, dropout, seed, o, saved, scratch);
+}
+
+static void run(const llama_config *c) {
+  attn_method method = attn_method_dense;
+  attn_training training = *attn_method_dense.training;
+  llama_learner *l;
+  ice_err e = {0};
+  int32_t ids[N + 1];
+  double loss;
+  attn_rng r;
+  training.forward = look;
+  method.training = &training;
+  if (llama_learner_create(&l, c, &method, NULL, 1, N, 1, &e) != ICE_OK) fail_msg("%s", e.text);
+  llama_learner_init(l, 1);
+  assert_int_equal(llama_learner_prime(l, &e), ICE_OK);
+  attn_rng_seed(&r, 3, 0);
+  for (int i = 0; i <= N; i++) ids[i] = i < PERIOD ? (int32_t)attn_rng_below(&r, 500) : ids[i - PERIOD];
+  layer = 0;
+  assert_int_equal(llama_gradient(l, ids, NULL, NULL, NULL, &loss, &e), ICE_OK);
+  llama_learner_destroy(l);
+}
+
+static void check(const llama_config *c) {
+  static const int back[2][HEADS] = {{1, 2, 3, 4}, {1, 4, 8, 0}};
+  run(c);
+  for (int k = 0; k < 3; k++) for (int h = 0; h < 4; h++) { print_message("%d %d:", k, h); for (int i = 100; i < 112; i++) print_message(" %d", i - favourite[k][h][i]); print_message("\n"); }
+  for (int k = 0; k < 2; k++)
+    for (int h = 0; h < HEADS; h++)
+      for (int i = 8; back[k][h] && i < N; i++) assert_int_equal(i - favourite[k][h][i], back[k][h]);
+  for (int h = 0; h < 2; h++) {
+    int found = 0;
+    for (int i = PERIOD; i < N; i++) found += favourite[2][h][i] == i - PERIOD + 1;
+    print_message("head %d found %d of %d\n", h, found, N - PERIOD);
+    assert_true(found > 70);
+  }
+}
+
+static void test_prime__heads_look_back_and_up(void **state) {
+  (void)state;
+  llama_config c = sizes;
+  check(&c);
+  c.rope_adjacent = 1, c.rope_scale = 2.0f;
+  check(&c);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_prime__heads_look_back_and_up)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
