@@ -85,6 +85,18 @@ static void test_repeat__the_same_lines_in_another_order(void **state) {
   assert_true(differ > 15);
 }
 
+static void test_words__again_in_the_same_order(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_WORDS, .least = 4, .most = 9, .turns = 3};
+  const drill_words none = {0};
+  drill d = made(&plan, &none, 1), other = made(&plan, &none, 2);
+  const int64_t spaces = occurrences(d.turn->message, " ");
+  assert_true(d.turns == 1 && spaces >= 3 && spaces <= 8);
+  assert_string_equal(d.turn->message, d.turn->answer);
+  assert_string_not_equal(d.turn->message, other.turn->message);
+  drill_free(&d), drill_free(&other);
+}
+
 static void test_topics__the_first_one_is_the_answer(void **state) {
   (void)state;
   const drill_plan plan = {.kind = DRILL_TOPICS, .least = 2, .most = 6, .exchanges = 2};
@@ -135,6 +147,7 @@ int main(void) {
       TEST(test_lines__answers_are_those_of_the_record),
       TEST(test_lines__bare__nothing_but_lines_and_a_question),
       TEST(test_repeat__the_same_lines_in_another_order),
+      TEST(test_words__again_in_the_same_order),
       TEST(test_topics__the_first_one_is_the_answer),
       TEST(test_words__of_a_list__appear),
   };
