@@ -2,7 +2,7 @@
 # Makes the vocabulary of icelm: SentencePiece BPE, 8,192 pieces, digits apart, bytes for what is no piece.
 #   configs/train/icelm-vocabulary.sh OUT.model
 # Text: the glosses of WordNet (Debian wordnet-base; its licence is permissive) for English prose, and prompts that `icebench data make`
-# generates for the words around them. Nothing of the official LongEval test cases. Needs Debian's sentencepiece and wordnet-base.
+# generates for the words around them. What stands between a line's name and its number is one piece, so that they are neighbours. Nothing of the official LongEval test cases. Needs Debian's sentencepiece and wordnet-base.
 set -eu
 out=${1:?usage: icelm-vocabulary.sh OUT.model}
 icebench=${ICEBENCH_BIN:-build/release/icebench}
@@ -18,6 +18,7 @@ trap 'rm -rf "$work"' EXIT
 ) >"$work/text"
 cd "$work"
 spm_train --input=text --model_prefix=icelm --vocab_size=8192 --model_type=bpe --byte_fallback=true --split_digits=true \
+  '--user_defined_symbols=:▁REGISTER_CONTENT▁is▁<' \
   --character_coverage=0.9999 --normalization_rule_name=identity --remove_extra_whitespaces=false --add_dummy_prefix=true \
   --input_sentence_size=400000 --max_sentence_length=20000 --num_threads=1 >/dev/null 2>&1
 cd "$home"
