@@ -12,16 +12,16 @@ text: [$work/t.txt, $work/t.jsonl]
 model: {width: 32, layers: 1, heads: 2, kv_heads: 1, mlp: 48, context: 32, rope_scale: 2}
 length: 24
 batch: 4
-steps: 60
-lr: 1.0e-2
+steps: 120
+lr: 3.0e-3
 threads: 2
 END
 run "$ICEBENCH_BIN" check "$work/x.yaml"
-grep -q 'ok, training tiny of a Llama model: 60 steps of 4 sequences of 24 tokens' "$work/out" && why="" || why="check: $(cat "$work/out" "$work/err")"
+grep -q 'ok, training tiny of a Llama model: 120 steps of 4 sequences of 24 tokens' "$work/out" && why="" || why="check: $(cat "$work/out" "$work/err")"
 run "$ICEBENCH_BIN" train "$work/x.yaml" -q
 [ "$code" -eq 0 ] || why="$why exit code $code: $(cat "$work/err")"
 [ ! -e "$work/model.state" ] || why="$why a state is left"
-tail -n 1 "$work/model.log.csv" | grep -q '^60,' || why="$why log: $(cat "$work/model.log.csv")"
+tail -n 1 "$work/model.log.csv" | grep -q '^120,' || why="$why log: $(cat "$work/model.log.csv")"
 is "$(sed -n 2p "$work/model.log.csv" | cut -d, -f3) > 2 * $(tail -n 1 "$work/model.log.csv" | cut -d, -f3)" || why="$why it did not learn: $(cat "$work/model.log.csv")"
 grep -q '"factor": 2.0' "$work/model/config.json" || why="$why config: $(cat "$work/model/config.json")"
 run "$ICEBENCH_BIN" generate "$work/model" --prompt 'abcabc abcab' --tokens 6 -q
@@ -46,4 +46,42 @@ sed 's/mlp: 48/mpl: 48/' "$work/y.yaml" >"$work/z.yaml"
 why="$why$(complains 2 "mpl" check "$work/z.yaml")"
 why="$why$(complains 2 "takes no overrides" check "$work/y.yaml" --set steps=3)"
 verdict train__bad_files__one_line "$why"
+# conversations made while training, from a primed start
+cat >"$work/d.yaml" <<END
+name: drilled
+out: $work/drilled
+tokenizer: $tok
+drills:
+  - {kind: lines, bare: true, least: 1, most: 1, turns: 1}
+  - {kind: words, bare: true, least: 2, most: 3}
+prime: true
+model: {width: 32, layers: 3, heads: 4, mlp: 48, context: 512, tied: true}
+length: 256
+reach: 400
+batch: 2
+prompt_weight: 0
+steps: 4
+END
+run "$ICEBENCH_BIN" train "$work/d.yaml" -q
+[ "$code" -eq 0 ] && [ -f "$work/drilled/model.safetensors" ] && why="" || why="exit code $code: $(cat "$work/err")"
+cp "$work/drilled.log.csv" "$work/log" 2>/dev/null
+rm -rf "$work/drilled"
+sed 's/^prime:/seed: 2\nprime:/' "$work/d.yaml" >"$work/e.yaml"
+run "$ICEBENCH_BIN" train "$work/d.yaml" -q --force
+cmp -s "$work/log" "$work/drilled.log.csv" || why="$why another run has other losses"
+rm -rf "$work/drilled"
+run "$ICEBENCH_BIN" train "$work/e.yaml" -q --force
+cmp -s "$work/log" "$work/drilled.log.csv" && why="$why another seed has the same losses"
+verdict train__drills__same_seed_same_losses "$why"
+
+refused() { # WHAT SED: a recipe that check refuses with that text
+  sed "$2" "$work/d.yaml" >"$work/e.yaml"
+  complains 2 "$1" check "$work/e.yaml"
+}
+why="$(refused 'kind' 's/kind: words/kind: wards/')"
+why="$why$(refused 'least 2, most 1: allowed 1 <= least <= most' 's/most: 3/most: 1/')"
+why="$why$(refused 'reach' 's/reach: 400/reach: 513/')"
+why="$why$(refused 'prime: a model that goes on from' 's/^prime:/init: x\nprime:/')"
+why="$why$(refused 'turnz' 's/turns: 1/turnz: 1/')"
+verdict train__bad_drills__one_line "$why"
 exit $failed
