@@ -458,21 +458,23 @@ static void execute(const cell_job *job, cell_result *out) {
 }
 
 /* Adds what the machine was like. A result without memory for it goes without. */
-static void add_hygiene(hygiene *h, cell_result *out) {
-  store_metric reading[HYGIENE_METRICS];
-  hygiene_end(h, reading);
+static void add_hygiene(const store_metric *reading, cell_result *out) {
   store_metric *grown = realloc(out->metric, ((size_t)out->n_metrics + HYGIENE_METRICS) * sizeof *grown);
   if (!grown) return;
   out->metric = grown;
-  memcpy(grown + out->n_metrics, reading, sizeof reading);
+  memcpy(grown + out->n_metrics, reading, HYGIENE_METRICS * sizeof *reading);
   out->n_metrics += HYGIENE_METRICS;
 }
 
 void cell_execute(const cell_job *job, cell_result *out) {
   hygiene h;
   cell_job watched = *job;
+  memset(out, 0, (size_t)(1 + job->n_also) * sizeof *out);
   watched.care.hygiene = &h;
   hygiene_begin(&h, job->care.affinity ? job->threads : 0);
   execute(&watched, out);
-  add_hygiene(&h, out);
+  store_metric reading[HYGIENE_METRICS];
+  hygiene_end(&h, reading);
+  for (int i = 0; i <= job->n_also; i++)
+    if (out[i].status) add_hygiene(reading, out + i);
 }

@@ -1,7 +1,10 @@
 /* cell.h - one cell of an experiment: a model with one method in its attention slot, on one task.
  *
  * A cell runs in a child process of its own (`icebench __cell`): the job comes in on standard input, the result leaves on
- * standard output, both as one JSON object. The parent (run.h) alone knows the database. */
+ * standard output, both as one JSON object. The parent (run.h) alone knows the database.
+ *
+ * Cells on tensors that differ in late parameters only may come as one job: what `build` makes, the references and the exact
+ * answer are made once, and the results leave one a line. */
 #ifndef ICE_CELL_H
 #define ICE_CELL_H
 
@@ -15,6 +18,7 @@
 #include "kernels/core/err.h"
 #include "models/encoder.h"
 
+enum { CELL_GROUP = 64 }; /* cells of one job, at most */
 enum { CELL_MAX_JOB = 60000, CELL_MAX_RESULT = 256 << 20 }; /* bytes of JSON */
 
 /** How carefully a cell is timed; the keys measure.* of config.h. */
@@ -38,6 +42,8 @@ typedef struct cell_job {
   /* Of tasks of words: config_experiment has what they mean. */
   int64_t length, answer_tokens, context;
   int template;
+  const char *const *also; /* [n_also]: parameters of the further cells of a group */
+  int n_also;              /* less than CELL_GROUP */
   void *impl;         /* owned by cell_job_parse */
 } cell_job;
 
@@ -65,7 +71,8 @@ int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e);
 void cell_job_free(cell_job *job);
 void cell_result_free(cell_result *r);
 
-/** Runs a job in this process. Everything that can go wrong with a cell is in the result's status. */
+/** Runs a job in this process; out [1 + n_also]. Everything that can go wrong with a cell is in the result's status. A group
+ *  succeeds as a whole or has one result, the failure: then its cells are to run one by one, for each to say its own. */
 void cell_execute(const cell_job *job, cell_result *out);
 
 /** Purposes of the draws by a cell's seed: cell_draw(.., attn_hash(seed, PURPOSE, 0), ..). */
@@ -74,7 +81,7 @@ enum { CELL_DRAW_EXAMPLES = 1, CELL_DRAW_TIMED = 2 };
 int cell_check_model(const task *t, const encoder *model, int64_t longest, const char *path, ice_err *e);
 /** Parameters of a method from their canonical JSON, over what params holds. */
 int cell_read_params(const attn_method *m, const char *json, void *params, ice_err *e);
-/** cell_execute() of a cell on synthetic tensors: model_path is their source. See cell_tensors.c. */
+/** cell_execute() of cells on synthetic tensors: model_path is their source. See cell_tensors.c. */
 void cell_execute_tensors(const cell_job *job, cell_result *out);
 /** How a job is timed; the columns it is compared with are still to be named. */
 measure_plan cell_plan(const cell_job *j);

@@ -21,7 +21,10 @@ char *cell_job_print(const cell_job *j) {
   json_t *care = json_pack("{s:f, s:f, s:i, s:b}", "precision", j->care.precision, "slowdown", j->care.slowdown, "max_rounds", j->care.max_rounds,
                            "affinity", j->care.affinity);
   json_t *words = json_pack("[I, I, I, i]", (json_int_t)j->length, (json_int_t)j->answer_tokens, (json_int_t)j->context, j->template);
-  const int whole = o && json_object_set_new(o, "care", care) == 0 && json_object_set_new(o, "words", words) == 0;
+  json_t *also = json_array();
+  int whole = o && json_object_set_new(o, "care", care) == 0 && json_object_set_new(o, "words", words) == 0;
+  for (int i = 0; i < j->n_also; i++) whole &= json_array_append_new(also, json_loads(j->also[i], 0, NULL)) == 0;
+  whole = whole && json_object_set_new(o, "also", also) == 0;
   char *text = whole ? json_dumps(o, JSON_COMPACT) : NULL;
   json_decref(o);
   return text;
@@ -43,8 +46,21 @@ static int read_words(const json_t *root, cell_job *out) {
 
 typedef struct job_impl {
   json_t *root;
-  char *params;
+  char *params, *also[CELL_GROUP];
 } job_impl;
+
+/* Parameters of the further cells of a group; 0 when they are none. */
+static int read_also(job_impl *impl, cell_job *out) {
+  const json_t *also = json_object_get(impl->root, "also");
+  const size_t n = json_array_size(also);
+  if (!json_is_array(also) || n >= CELL_GROUP) return 0;
+  out->also = (const char *const *)impl->also;
+  for (; out->n_also < (int)n; out->n_also++) {
+    const json_t *params = json_array_get(also, (size_t)out->n_also);
+    if (!json_is_object(params) || !(impl->also[out->n_also] = json_dumps(params, JSON_COMPACT))) return 0;
+  }
+  return 1;
+}
 
 int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
   json_error_t bad;
@@ -70,7 +86,7 @@ int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
   out->timed = timed;
   out->split = (task_split)split;
   if (!impl->params || !json_is_object(params) || !number_u64(seed, &out->seed) || split < 0 || split >= TASK_SPLITS ||
-      !parse_care(impl->root, &out->care) || !read_words(impl->root, out) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
+      !parse_care(impl->root, &out->care) || !read_words(impl->root, out) || !read_also(impl, out) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
     return ice_fail(e, ICE_INTERNAL, "cell: job: a value is out of range");
   return ICE_OK;
 }
@@ -80,6 +96,7 @@ void cell_job_free(cell_job *j) {
   if (impl) {
     json_decref(impl->root);
     free(impl->params);
+    for (int i = 0; i < CELL_GROUP; i++) free(impl->also[i]);
   }
   free(impl);
   *j = (cell_job){0};

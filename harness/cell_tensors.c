@@ -89,8 +89,7 @@ static int judge(tensor_cell *c, ice_err *e) {
   return measure_rows_judge(&c->rows, &c->set, NULL, e);
 }
 
-static int report(const tensor_cell *c, const measure_result *result, cell_result *out, ice_err *e) {
-  const measure_row *row = c->rows.row;
+static int report(const tensor_cell *c, const measure_row *row, const measure_result *result, cell_result *out, ice_err *e) {
   const measure_columns columns = measure_rows_columns(&c->rows, row, 0);
   out->metric = calloc(MEASURE_METRICS + 1, sizeof *out->metric);
   out->sample = measure_samples(result, columns, row->method->name, &out->n_samples);
@@ -108,7 +107,9 @@ static int report(const tensor_cell *c, const measure_result *result, cell_resul
 static int load(tensor_cell *c, ice_err *e) {
   measure_tensors t;
   ICE_TRY(measure_rows_create(&c->rows, c->job->method, NULL, NULL, NULL, e));
-  ICE_TRY(cell_read_params(c->rows.row->method, c->job->params_json, c->rows.row->params, e));
+  ICE_TRY(measure_rows_repeat(&c->rows, c->job->n_also, e));
+  for (int i = 0; i <= c->job->n_also; i++)
+    ICE_TRY(cell_read_params(c->rows.row->method, i ? c->job->also[i - 1] : c->job->params_json, c->rows.row[i].params, e));
   ICE_TRY(measure_tensors_synth(&t, c->job->model_path, NULL, 0, e));
   ICE_TRY(measure_set_of_one(&c->set, &t, e));
   measure_set_prepare(&c->set, c->job->threads, c->job->seed);
@@ -117,8 +118,9 @@ static int load(tensor_cell *c, ice_err *e) {
 
 static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_err *e) {
   const cell_job *j = c->job;
-  const measure_plan plan = cell_plan(j);
-  measure_row *row = c->rows.row;
+  const int cells = 1 + j->n_also;
+  measure_plan plan = cell_plan(j);
+  const measure_row *row = c->rows.row;
   measure_result result;
   measure_method mm; /* no word about the others if it cannot even start */
   const void *params = row->params;
@@ -127,11 +129,13 @@ static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_e
     return ice_fail(e, ICE_USAGE, "%s (%s)", attn_last_error(), attn_status_text(*support));
   measure_method_close(&mm);
   choose_references(c);
+  plan.max_seconds *= cells;
   ICE_TRY(measure_rows_time(&c->rows, &c->set, &plan, &result, e));
   measure_rows_explain(&c->rows, c->note, sizeof c->note); /* of those that tried and failed, for want of memory most likely */
   int rc = row->status == ATTN_OK && j->quality ? judge(c, e) : ICE_OK;
-  if (rc == ICE_OK && row->status != ATTN_OK) rc = ice_fail(e, ICE_INTERNAL, "%s (%s)", row->reason, attn_status_text(row->status));
-  if (rc == ICE_OK) rc = report(c, &result, out, e);
+  for (int i = 0; rc == ICE_OK && i < cells; i++)
+    if (row[i].status != ATTN_OK) rc = ice_fail(e, ICE_INTERNAL, "%s (%s)", row[i].reason, attn_status_text(row[i].status));
+  for (int i = 0; rc == ICE_OK && i < cells; i++) rc = report(c, row + i, &result, out + i, e);
   measure_free(&result);
   return rc;
 }
@@ -144,10 +148,14 @@ void cell_execute_tensors(const cell_job *job, cell_result *out) {
   int rc = load(&c, &e);
   if (rc == ICE_OK) {
     const attn_problem *pb = &c.set.t->in.pb;
-    *out = (cell_result){.status = "ok", .n = pb->nk, .heads = pb->h, .head_dim = pb->d, .layers = 1, .examples = 1, .causal = pb->causal};
+    for (int i = 0; i <= job->n_also; i++)
+      out[i] = (cell_result){.status = "ok", .n = pb->nk, .heads = pb->h, .head_dim = pb->d, .layers = 1, .examples = 1, .causal = pb->causal};
     rc = measure(&c, out, &support, &e);
   }
-  if (rc != ICE_OK) cell_fail(out, support, &e);
+  if (rc != ICE_OK) {
+    for (int i = 1; i <= job->n_also; i++) cell_result_free(out + i);
+    cell_fail(out, support, &e);
+  }
   measure_set_free(&c.set);
   measure_rows_destroy(&c.rows);
 }

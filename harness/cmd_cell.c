@@ -60,11 +60,21 @@ static int64_t resident_peak(void) {
   return kib * 1024;
 }
 
+/* One result, on a line of its own. */
+static int write_result(int fd, cell_result *r, ice_err *e) {
+  r->resident_bytes = resident_peak();
+  char *json = cell_result_print(r);
+  int rc = json ? write_all(fd, json, e) : ice_fail(e, ICE_INTERNAL, "cell: out of memory for the result");
+  if (rc == ICE_OK) rc = write_all(fd, "\n", e);
+  free(json);
+  return rc;
+}
+
 static int cell_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   static char text[CELL_MAX_JOB + 1];
   size_t n;
   cell_job job;
-  cell_result result;
+  cell_result result[CELL_GROUP];
   (void)common, (void)argv;
   if (argc != 1) return ice_fail(e, ICE_USAGE, "__cell takes no arguments");
   /* The result has the output for itself: whatever a library prints goes to the error stream. */
@@ -74,12 +84,11 @@ static int cell_main(const cli_common *common, int argc, char **argv, ice_err *e
   int rc = cell_job_parse(text, n, &job, e);
   if (rc == ICE_OK) {
     set_limits(&job);
-    cell_execute(&job, &result);
-    result.resident_bytes = resident_peak();
-    char *json = cell_result_print(&result);
-    rc = json ? write_all(out, json, e) : ice_fail(e, ICE_INTERNAL, "cell: out of memory for the result");
-    free(json);
-    cell_result_free(&result);
+    cell_execute(&job, result);
+    for (int i = 0; i <= job.n_also; i++) {
+      if (rc == ICE_OK && result[i].status) rc = write_result(out, result + i, e);
+      cell_result_free(result + i);
+    }
   }
   cell_job_free(&job);
   (void)close(out);

@@ -43,7 +43,7 @@ static void print_text(const cli_common *common, const run_plan *p) {
     shown++;
     measure_brief(c->cell->method, c->cell->params, c->cell->schedule, brief, sizeof brief);
     print_time(c->seconds, text, sizeof text);
-    (void)printf("  %-5s %s %s seed %llu  %s %s  %s%s%s%s%s%s\n", c->done ? "there" : "todo", c->cell->task->name,
+    (void)printf("  %s%-5s %s %s seed %llu  %s %s  %s%s%s%s%s%s\n", c->shares ? "+ " : "", c->done ? "there" : "todo", c->cell->task->name,
                  c->cell->source ? c->cell->source : c->cell->model, (unsigned long long)c->cell->seed, c->cell->method->name, brief, c->done ? "" : "~",
                  c->done ? "" : text, *c->label ? "  " : "", c->label,
                  c->missing ? "  skipped: " : "", c->missing ? c->missing : "");
@@ -64,9 +64,9 @@ static int print_json(const cli_common *common, const run_plan *p, ice_err *e) {
     const run_cell *c = p->cell + i;
     if (!c->done) seconds += c->seconds;
     (void)json_array_append_new(cells,
-                                json_pack("{s:o, s:b, s:f, s:b, s:f, s:s, s:b}", "cell", json_loads(c->json, 0, NULL),
+                                json_pack("{s:o, s:b, s:f, s:b, s:f, s:s, s:b, s:b}", "cell", json_loads(c->json, 0, NULL),
                                           "done", c->done, "seconds", c->seconds, "known", c->known || c->scaled, "bytes",
-                                          run_guess_bytes(p, c), "label", c->label, "partial", c->partial));
+                                          run_guess_bytes(p, c), "label", c->label, "partial", c->partial, "shares", c->shares));
   }
   const int whole = json_array_size(cells) == (size_t)p->n;
   json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:f, s:o}", "experiment", p->x.name, "db", common->db, "cells_total",
@@ -134,7 +134,8 @@ const cli_verb cli_verb_plan = {
         "usage: icebench plan FILE.yaml [options]\n\n"
         "Lists the cells of the experiment, which of them the database has, and what the rest will take. Times come\n"
         "from earlier rows like it, first of this machine; a cell without such rows is guessed and scaled by how long other\n"
-        "cells took; without any rows they are rough guesses. Runs nothing.\n\n"
+        "cells took; without any rows they are rough guesses. A cell marked + runs with the one above it on one index.\n"
+        "Runs nothing.\n\n"
         "  --limit N, --filter KEY=VALUE,..., --set KEY=VALUE, --preset NAME, --cells FILE, --threads T,\n"
         "  --retry-failed       as for `icebench run`\n"
         "  --format text|json   (text)\n\n"

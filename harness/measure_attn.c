@@ -5,6 +5,7 @@
 
 #include "harness/measure_rows.h"
 #include "harness/npy.h"
+#include "harness/registry/registry.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
 #include "kernels/core/status.h"
@@ -30,10 +31,7 @@ typedef struct group {
 } group;
 
 static int same_build(const measure_row *a, const measure_row *b) {
-  if (a->method != b->method) return 0;
-  for (const attn_param *p = a->method->params; p && p->key; p++)
-    if (!p->late && memcmp((char *)a->params + p->offset, (char *)b->params + p->offset, 8) != 0) return 0;
-  return 1;
+  return a->method == b->method && registry_same_build(a->method, a->params, b->params);
 }
 
 static attn_status check_all(const measure_row *row, const measure_set *set) {

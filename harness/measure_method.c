@@ -51,11 +51,13 @@ attn_status measure_method_pass(measure_method *mm, const measure_inputs *in, in
     int64_t t1 = attn_now_ns();
     status = m->forward(mm->plan, mm->params[v], in->q, out, mm->scratch, s);
     int64_t query = attn_now_ns() - t1, late = (int64_t)s->build_ns;
+    attn_mem need = {0}; /* of this variant alone: what others need is not its */
+    if (cost) (void)m->sizes(&in->pb, mm->params[v], &need);
     if (cost)
       cost[v] = (measure_cost){.times = {{build + query, build + late, query - late, -1}},
                                .pairs = s->pairs,
                                .touched = s->bytes,
-                               .bytes = mm->need.plan + mm->need.scratch + index,
+                               .bytes = need.plan + need.scratch + index,
                                .path = s->path};
   }
   if (m->release) m->release(mm->plan);

@@ -284,6 +284,19 @@ int measure_rows_create(measure_rows *rows, const char *methods, const char *con
   return rc;
 }
 
+int measure_rows_repeat(measure_rows *rows, int more, ice_err *e) {
+  if (more > MEASURE_MAX_ROWS - rows->n) return ice_fail(e, ICE_USAGE, "more than %d rows", MEASURE_MAX_ROWS);
+  memmove(rows->row + 1 + more, rows->row + 1, (size_t)(rows->n - 1) * sizeof *rows->row);
+  rows->n += more;
+  int rc = ICE_OK;
+  for (int i = 1; i <= more; i++) {
+    rows->row[i] = (measure_row){.method = rows->row->method, .column = -1, .params = registry_defaults(rows->row->method)};
+    if (!rows->row[i].params) rc = ice_fail(e, ICE_INTERNAL, "out of memory");
+  }
+  for (int i = 0; i < rows->n; i++) rows->params[i] = rows->row[i].params;
+  return rc;
+}
+
 void measure_rows_destroy(measure_rows *rows) {
   for (int i = 0; i < rows->n; i++) {
     attn_free(rows->row[i].params);

@@ -49,6 +49,9 @@ typedef struct measure_rows {
 int measure_rows_create(measure_rows *rows, const char *methods, const char *const *set, const char *const *plugin,
                         watch *w, ice_err *e);
 void measure_rows_destroy(measure_rows *rows);
+/** Puts `more` rows of the first row's method behind it, with default parameters for the caller to set, without names
+ *  (json and swept are NULL). ICE_INTERNAL when memory is out; ICE_USAGE beyond MEASURE_MAX_ROWS. */
+int measure_rows_repeat(measure_rows *rows, int more, ice_err *e);
 
 /** Times all rows on the set, interleaved; a sample is the sum over its problems. A row that its method refuses for any
  *  of them, or that fails, says so in its status and leaves the others alone. out must be freed with measure_free() when

@@ -28,7 +28,7 @@ typedef struct run_state {
   int verbose;
   char self[4096]; /* this program */
   cli_progress progress;
-  int seen; /* cells looked at, finished ones included */
+  int seen; /* place of the cell at work in the plan, from 1 */
   run_summary *sum;
 } run_state;
 
@@ -58,10 +58,14 @@ cell_job run_job(const run_plan *p, const run_cell *c, const run_options *o) {
                         .template = x->template};
 }
 
-static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err *e) {
+/* Cells c [n] in one child. A group of n may take n times as long as one. */
+static int ask(const run_state *r, const run_cell *const *c, int n, run_outcome *out, ice_err *e) {
   const config_experiment *x = &r->p->x;
-  const cell_job job = run_job(r->p, c, r->o);
-  const run_limits limits = {.seconds = x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
+  const char *also[CELL_GROUP];
+  cell_job job = run_job(r->p, c[0], r->o);
+  job.also = also;
+  for (int i = 1; i < n; i++) also[job.n_also++] = c[i]->cell->params_json;
+  const run_limits limits = {.seconds = n * x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
   const char *const argv[] = {r->self, "__cell", NULL};
   char *text = cell_job_print(&job);
   int rc = !text                         ? ice_fail(e, ICE_INTERNAL, "out of memory for a job")
@@ -71,10 +75,10 @@ static int ask(const run_state *r, const run_cell *c, run_outcome *out, ice_err 
   return rc;
 }
 
-/* The result of a child, or what its end says. A peak between two looks of the watch is found here. */
-static void read_result(const run_outcome *o, double limit_gib, cell_result *res) {
+/* A result of a child, from a line of its output, or what its end says. A peak between two looks of the watch is found here. */
+static void read_result(const run_outcome *o, const char *line, size_t length, double limit_gib, cell_result *res) {
   ice_err bad = {0};
-  const int whole = o->end == RUN_RESULT && cell_result_parse(o->output, o->output_bytes, res, &bad) == ICE_OK;
+  const int whole = o->end == RUN_RESULT && cell_result_parse(line, length, res, &bad) == ICE_OK;
   const double gib = whole ? (double)res->resident_bytes / 0x1p30 : 0.0;
   if (whole && (limit_gib <= 0.0 || gib <= limit_gib)) return;
   if (whole) cell_result_free(res);
@@ -85,6 +89,19 @@ static void read_result(const run_outcome *o, double limit_gib, cell_result *res
   else
     (void)snprintf(res->text, sizeof res->text, "%s", o->end == RUN_RESULT ? bad.text : o->why);
   res->reason = res->text;
+}
+
+/* The results of n cells, a line each; of a missing line, a failure. Returns whether all are ok. */
+static int read_results(const run_outcome *o, double limit_gib, int n, cell_result *res) {
+  const char *line = o->output ? o->output : "";
+  int ok = 1;
+  for (int i = 0; i < n; i++) {
+    const size_t length = strcspn(line, "\n");
+    read_result(o, line, length, limit_gib, res + i);
+    ok &= !strcmp(res[i].status, "ok");
+    line += length + (line[length] == '\n');
+  }
+  return ok;
 }
 
 static double value_of(const cell_result *res, const char *name) {
@@ -206,21 +223,24 @@ static void report(run_state *r, const run_cell *c, const cell_result *res, cons
 
 /* ---- The loop. */
 
-/* A cell in a child; again, as often as the experiment allows, while the machine was not fit to be measured on. The last try
+static void free_results(cell_result *res, int n) {
+  for (int i = 0; i < n; i++) cell_result_free(res + i);
+}
+
+/* Cells in a child; again, as often as the experiment allows, while the machine was not fit to be measured on. The last try
  * counts; `noise` says what was wrong with it. An interruption leaves no result. */
-static int measure(run_state *r, const run_cell *c, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
+static int measure(run_state *r, const run_cell *const *c, int n, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
   const config_experiment *x = &r->p->x;
   for (int left = x->retries;; left--) {
-    ICE_TRY(ask(r, c, o, e));
+    ICE_TRY(ask(r, c, n, o, e));
     if (o->end == RUN_INTERRUPTED) return ICE_OK;
-    read_result(o, x->limit_gib, res);
     noise[0] = '\0';
-    if (x->noise <= 0.0 || strcmp(res->status, "ok") || !hygiene_noise(res->metric, res->n_metrics, x->noise, noise, size) || left == 0) return ICE_OK;
+    if (!read_results(o, x->limit_gib, n, res) || x->noise <= 0.0 || !hygiene_noise(res->metric, res->n_metrics, x->noise, noise, size) || left == 0) return ICE_OK;
     if (r->verbose) {
       cli_progress_end(&r->progress);
-      (void)printf("%s: noise, once more: %s\n", c->cell->method->name, noise);
+      (void)printf("%s: noise, once more: %s\n", c[0]->cell->method->name, noise);
     }
-    cell_result_free(res);
+    free_results(res, n);
     free(o->output);
     *o = (run_outcome){0};
   }
@@ -243,31 +263,39 @@ static void add_twin(const run_state *r, const run_cell *c, cell_result *res) {
   grown[res->n_metrics++] = (store_metric){"twin_instructions", n, NAN, NAN};
 }
 
-static int run_one(run_state *r, const run_cell *c, ice_err *e) {
+/* What became of a cell, stored and shown. */
+static int keep(run_state *r, const run_cell *c, cell_result *res, const char *noise, int64_t started, int64_t wall_ms, ice_err *e) {
+  if (r->o->twin && !strcmp(res->status, "ok")) add_twin(r, c, res);
+  ICE_TRY(put(r, c, res, noise, started, wall_ms, e));
+  r->sum->ran++;
+  r->seen = (int)(c - r->p->cell) + 1;
+  report(r, c, res, noise, wall_ms);
+  return ICE_OK;
+}
+
+/* Runs cells that share a build, or one. A group with a cell that is not ok leaves nothing (*apart = 1): each runs alone then, so
+ * that one is not blamed for another. Rows of a group share its time equally. */
+static int run_group(run_state *r, const run_cell *const *c, int n, int *apart, ice_err *e) {
   const int64_t started = attn_utc_ms();
-  cell_result res = {0};
+  cell_result res[CELL_GROUP] = {0};
   run_outcome o = {0};
   char noise[200] = "";
-  if (c->missing) {
-    res.status = "skipped";
-    res.reason = c->missing;
-  } else if (c->needs_training && !r->p->x.allow_untrained_swap) {
-    res.status = "skipped";
-    res.reason = "needs a model trained with it; `no_retraining: true` runs it in this one all the same";
+  int rc = ICE_OK, ok = 1;
+  *apart = 0;
+  if (c[0]->missing) {
+    res[0].status = "skipped";
+    res[0].reason = c[0]->missing;
+  } else if (c[0]->needs_training && !r->p->x.allow_untrained_swap) {
+    res[0].status = "skipped";
+    res[0].reason = "needs a model trained with it; `no_retraining: true` runs it in this one all the same";
   } else {
-    ICE_TRY(measure(r, c, &o, &res, noise, sizeof noise, e));
-    if (o.end == RUN_INTERRUPTED) {
-      free(o.output);
-      return ICE_OK;
-    }
+    rc = measure(r, c, n, &o, res, noise, sizeof noise, e);
   }
-  if (r->o->twin && !strcmp(res.status, "ok")) add_twin(r, c, &res);
-  int rc = put(r, c, &res, noise, started, o.wall_ms, e);
-  if (rc == ICE_OK) {
-    r->sum->ran++;
-    report(r, c, &res, noise, o.wall_ms);
-  }
-  cell_result_free(&res);
+  const int none = rc != ICE_OK || o.end == RUN_INTERRUPTED;
+  for (int i = 0; !none && i < n; i++) ok &= !strcmp(res[i].status, "ok");
+  *apart = !none && n > 1 && !ok;
+  for (int i = 0; !none && !*apart && rc == ICE_OK && i < n; i++) rc = keep(r, c[i], res + i, noise, started, o.wall_ms / n, e);
+  free_results(res, n);
   free(o.output);
   return rc;
 }
@@ -290,11 +318,22 @@ int run_measure(run_plan *p, const run_cell *c, const run_options *o, double slo
   if (c->missing) return ICE_OK;
   ICE_TRY(find_self(&r, e));
   p->x.slowdown = slowdown;
-  const int rc = ask(&r, c, &outcome, e);
+  const int rc = ask(&r, &c, 1, &outcome, e);
   p->x.slowdown = before;
-  if (rc == ICE_OK) read_result(&outcome, p->x.limit_gib, out);
+  if (rc == ICE_OK) (void)read_results(&outcome, p->x.limit_gib, 1, out);
   free(outcome.output);
   return rc;
+}
+
+/* Adds a cell to those to run, unless the database has it: another run may have been here since the list was made. */
+static int look(run_state *r, const run_cell *c, const run_cell **todo, int *n, ice_err *e) {
+  int done = 0, finished = 1;
+  ICE_TRY(run_is_done(r->s, c, r->o, &done, e));
+  if (done) ICE_TRY(store_has(r->s, c->key, 0, &finished, e));
+  r->sum->there += done;
+  r->sum->there_failed += !finished;
+  if (!done) todo[(*n)++] = c;
+  return ICE_OK;
 }
 
 int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop, int verbose,
@@ -305,15 +344,15 @@ int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop,
   ICE_TRY(find_self(&r, e));
   cli_progress_start(&r.progress, p->x.name, verbose > 0);
   int rc = ICE_OK;
-  for (int i = 0; i < p->n && rc == ICE_OK && !should_stop(&r, started); i++) {
-    int done = 0, finished = 1;
-    r.seen = i + 1;
+  for (int i = 0; i < p->n && rc == ICE_OK && !should_stop(&r, started);) {
+    const run_cell *todo[CELL_GROUP];
+    int n = 0, apart = 0;
     cli_progress_tick(&r.progress, i, p->n, p->cell[i].cell->method->name);
-    rc = run_is_done(s, p->cell + i, o, &done, e); /* another run may have been here since the list was made */
-    if (rc == ICE_OK && done) rc = store_has(s, p->cell[i].key, 0, &finished, e);
-    out->there += done;
-    out->there_failed += !finished;
-    if (rc == ICE_OK && !done) rc = run_one(&r, p->cell + i, e);
+    do {
+      rc = look(&r, p->cell + i, todo, &n, e);
+    } while (++i < p->n && p->cell[i].shares && rc == ICE_OK);
+    if (rc == ICE_OK && n) rc = run_group(&r, todo, n, &apart, e);
+    for (int k = 0, alone; apart && k < n && rc == ICE_OK && !should_stop(&r, started); k++) rc = run_group(&r, todo + k, 1, &alone, e);
   }
   cli_progress_end(&r.progress);
   out->interrupted = stop->after_cell || stop->now;

@@ -57,6 +57,7 @@ typedef struct run_cell {
   char label[128];    /* "generated data, untrained", or "" */
   int needs_training; /* 1: the method has to be trained, and this model was trained with another */
   const char *missing; /* why there is nothing to run, or NULL */
+  int shares;         /* 1: differs from the cell before it in late parameters only, and runs with it as one group */
   int partial, done;  /* done: the database has it */
   int64_t limit;      /* examples of a partial cell, else 0 */
   double seconds;     /* expected wall time, by run_plan_estimate */
@@ -116,7 +117,7 @@ struct cell_job run_job(const run_plan *p, const run_cell *c, const run_options 
 int run_measure(run_plan *p, const run_cell *c, const run_options *o, double slowdown, const run_stop *stop, struct cell_result *out,
                 ice_err *e);
 
-/** Runs every cell that is not done, each in a child, and stores it. *stop ends it cleanly: everything before is stored. Failures of cells are in the summary; ICE_DB or ICE_INTERNAL when the loop
+/** Runs every cell that is not done, each in a child or a group of them in one (run_cell.shares), and stores it. *stop ends it cleanly: everything before is stored. Failures of cells are in the summary; ICE_DB or ICE_INTERNAL when the loop
  *  itself cannot go on. verbose: 0 silent, 1 a line per cell and progress, 2 also what children say. */
 int run_cells(run_plan *p, store *s, const run_options *o, const run_stop *stop, int verbose,
               run_summary *out, ice_err *e);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "harness/cell.h"
 #include "harness/cli.h"
 #include "harness/label.h"
 #include "harness/machine.h"
@@ -321,6 +322,28 @@ static void shuffle(run_plan *p) {
   }
 }
 
+/* Can both be asked of one index? Cells whose rounds are their own (measure.precision, measure.slowdown) run alone. */
+static int share_build(const run_plan *p, const run_cell *x, const run_cell *y) {
+  const config_cell *a = x->cell, *b = y->cell;
+  return p->x.precision <= 0.0 && p->x.slowdown <= 0.0 && a->source && b->source && a->method == b->method && a->task == b->task &&
+         a->seed == b->seed && !a->schedule && !b->schedule && !strcmp(a->source, b->source) && !strcmp(a->model, b->model) &&
+         registry_same_build(a->method, a->params, b->params);
+}
+
+/* Moves the cells that share a build behind the first of them; groups and their members keep their order. */
+static void gather(run_plan *p) {
+  for (int i = 0, end; i < p->n; i = end) {
+    end = i + 1;
+    for (int k = end; k < p->n && end - i < CELL_GROUP; k++) {
+      if (!share_build(p, p->cell + i, p->cell + k)) continue;
+      const run_cell c = p->cell[k];
+      memmove(p->cell + end + 1, p->cell + end, (size_t)(k - end) * sizeof c);
+      p->cell[end] = c;
+      p->cell[end++].shares = 1;
+    }
+  }
+}
+
 /* Marks the cells that stand, one a line, in a file of `shard`; every line must be one of them. */
 static int apply_list(const config_experiment *x, const char *file, char *keep, ice_err *e) {
   file_map map;
@@ -379,6 +402,7 @@ int run_plan_create(run_plan *p, const char *file, const run_options *o, ice_err
     if (keep[i]) rc = add_cell(p, p->x.cell + i, o, e);
   free(keep);
   if (rc == ICE_OK && p->x.shuffle >= 0) shuffle(p);
+  gather(p);
   if (rc != ICE_OK) run_plan_destroy(p);
   return rc;
 }

@@ -241,3 +241,9 @@ int registry_self_check_table(const attn_method *const *methods, ice_err *e) {
 }
 
 int registry_self_check(ice_err *e) { return registry_self_check_table(registry_methods, e); }
+
+int registry_same_build(const attn_method *m, const void *a, const void *b) {
+  for (const attn_param *p = m->params; p && p->key; p++)
+    if (!p->late && memcmp((const char *)a + p->offset, (const char *)b + p->offset, 8) != 0) return 0;
+  return 1;
+}

@@ -19,6 +19,8 @@ void registry_param_allowed(const attn_param *p, char *out, size_t size);
 void registry_param_print(const attn_param *p, const void *params, char *out, size_t size);
 /** A parameter struct with the defaults; to attn_free(), NULL when out of memory. */
 void *registry_defaults(const attn_method *m);
+/** Do two sets of parameters of a method differ in late ones at most, so that they share what `build` makes? */
+int registry_same_build(const attn_method *m, const void *a, const void *b);
 /** Canonical JSON of a parameter struct, keys in the order of the table: {"k":20,"comp":2,...}. Returns a string to
  *  free(), NULL when out of memory. Reals print with the fewest digits that read back equal. */
 char *registry_params_json(const attn_method *m, const void *params);

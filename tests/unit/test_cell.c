@@ -121,6 +121,29 @@ static void test_job__round_trip__keeps_everything(void **state) {
   free(text);
 }
 
+static void test_job__group__keeps_the_parameters_of_each(void **state) {
+  (void)state;
+  const char *const also[] = {"{\"k\":21}", "{\"k\":22}"};
+  cell_job group = job, back;
+  group.also = also, group.n_also = 2;
+  char *text = cell_job_print(&group);
+  assert_int_equal(cell_job_parse(text, strlen(text), &back, NULL), ICE_OK);
+  assert_int_equal(back.n_also, 2);
+  for (int i = 0; i < 2; i++) assert_string_equal(back.also[i], also[i]);
+  cell_job_free(&back);
+  memcpy(strstr(text, "{\"k\":22}"), "[\"k\",22]", 8);
+  assert_int_equal(cell_job_parse(text, strlen(text), &back, NULL), ICE_INTERNAL);
+  cell_job_free(&back);
+  free(text);
+  const char *many[CELL_GROUP];
+  for (int i = 0; i < CELL_GROUP; i++) many[i] = "{}";
+  group.also = many, group.n_also = CELL_GROUP;
+  text = cell_job_print(&group);
+  assert_int_equal(cell_job_parse(text, strlen(text), &back, NULL), ICE_INTERNAL);
+  cell_job_free(&back);
+  free(text);
+}
+
 static void test_job__damaged__is_refused_at_every_byte(void **state) {
   (void)state;
   char *text = cell_job_print(&job);
@@ -320,6 +343,7 @@ int main(void) {
       cmocka_unit_test(test_time__reference_fails__costs_its_speedup_alone),
       cmocka_unit_test(test_time__own_slot_fails__is_the_failure),
       cmocka_unit_test(test_job__round_trip__keeps_everything),
+      cmocka_unit_test(test_job__group__keeps_the_parameters_of_each),
       cmocka_unit_test(test_job__damaged__is_refused_at_every_byte),
       cmocka_unit_test(test_result__round_trip__keeps_unknown_numbers_unknown),
       cmocka_unit_test(test_result__failure__carries_its_reason),
