@@ -14,6 +14,7 @@
 
 #include "harness/aims.h"
 #include "harness/config.h"
+#include "harness/llama_recipe.h"
 #include "harness/recipe.h"
 #include "harness/registry/registry.h"
 #include "harness/yaml.h"
@@ -579,6 +580,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
   yaml_doc *doc = NULL;
   config_experiment x = {0};
   recipe r = {0};
+  llama_recipe words;
   ice_err e = {0};
   if (type != FTW_F || !dot || strcmp(dot, ".yaml") != 0) return 0;
   int rc = yaml_read(path, &doc, &e);
@@ -586,7 +588,7 @@ static int visit(const char *path, const struct stat *st, int type, struct FTW *
     aims table;
     rc = aims_read(&table, path, &e);
     if (rc == ICE_OK) aims_free(&table);
-  } else if (rc == ICE_OK) rc = recipe_is_one(doc) ? recipe_read(doc, &r, &e) : config_load(path, NULL, &x, &e);
+  } else if (rc == ICE_OK) rc = llama_recipe_is_one(doc) ? llama_recipe_read(doc, &words, &e) : recipe_is_one(doc) ? recipe_read(doc, &r, &e) : config_load(path, NULL, &x, &e);
   recipe_free(&r);
   config_free(&x);
   yaml_close(doc);
