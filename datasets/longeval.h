@@ -5,12 +5,14 @@
 #ifndef ICE_LONGEVAL_H
 #define ICE_LONGEVAL_H
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "datasets/prompt.h"
 #include "kernels/core/rng.h"
 
 enum { LONGEVAL_NAME = 64, LONGEVAL_TOPIC = 128 };
+#define LONGEVAL_LINE "line %s: REGISTER_CONTENT is <%" PRId64 ">" /* name, number */
 #define LONGEVAL_QUESTION "Tell me what is the <REGISTER_CONTENT> in line %s? I need the number."
 
 typedef struct longeval_line {

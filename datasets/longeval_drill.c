@@ -107,7 +107,7 @@ static char *bare_record(int64_t n, const longeval_line *line, const int64_t *or
   if (!f) return NULL;
   for (int64_t i = 0; i < n; i++) {
     const longeval_line *x = line + (order ? order[i] : i);
-    (void)fprintf(f, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", x->name, x->number);
+    (void)fprintf(f, LONGEVAL_LINE "\n", x->name, x->number);
   }
   if (asked) (void)fprintf(f, LONGEVAL_QUESTION, asked);
   if (fclose(f)) free(text), text = NULL;
@@ -147,7 +147,7 @@ static int make_lines(attn_rng *r, const drill_plan *plan, int64_t n, const long
     drill_turn *turn = out->turn + t;
     turn->message = ask(plan, t, n, line, asked);
     if (attn_rng_below(r, 2)) turn->message = with_space(turn->message);
-    if (asprintf(&turn->answer, "line %s: REGISTER_CONTENT is <%" PRId64 ">", line[asked].name, line[asked].number) < 0) turn->answer = NULL;
+    if (asprintf(&turn->answer, LONGEVAL_LINE, line[asked].name, line[asked].number) < 0) turn->answer = NULL;
     if (!turn->message || !turn->answer) return 0;
   }
   return 1;

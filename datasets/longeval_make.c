@@ -124,7 +124,7 @@ char *longeval_lines_text(int64_t n, const longeval_line *line, int64_t asked) {
   FILE *f = open_memstream(&text, &size);
   if (!f) return NULL;
   (void)fputs(LINES_OPENING, f);
-  for (int64_t i = 0; i < n; i++) (void)fprintf(f, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", line[i].name, line[i].number);
+  for (int64_t i = 0; i < n; i++) (void)fprintf(f, LONGEVAL_LINE "\n", line[i].name, line[i].number);
   (void)fprintf(f, "\nNow the record is over. " LONGEVAL_QUESTION, line[asked].name);
   if (fclose(f)) free(text), text = NULL;
   return text;
@@ -285,7 +285,7 @@ static json_t *make_case(maker *m, int64_t length, int64_t number) {
   if (m->lines) {
     text = longeval_lines_prompt(&m->r, length, &position, &asked);
     char line[160] = "";
-    if (text) (void)snprintf(line, sizeof line, "line %s: REGISTER_CONTENT is <%" PRId64 ">\n", asked.name, asked.number);
+    if (text) (void)snprintf(line, sizeof line, LONGEVAL_LINE "\n", asked.name, asked.number);
     if (text)
       row = json_pack("{s:[s,I], s:I, s:I, s:s, s:s}", "random_idx", asked.name, (json_int_t)position, "expected_number", (json_int_t)asked.number, "num_lines",
                       (json_int_t)length, "correct_line", line, "prompt", text);
