@@ -190,6 +190,33 @@ static void test_compare__noisy__6_and_says_what_to_do(void **state) {
   shows("fewer than 6 rounds");
 }
 
+/* No estimate beyond the gate, but a slowdown would have gone unseen: that is no clean bill. */
+static void test_compare__could_not_have_seen_a_slowdown__6(void **state) {
+  (void)state;
+  side wide = plain;
+  wide.jitter = 0.4;
+  assert_int_equal(pair(wide, wide), ICE_NO_VERDICT);
+  shows("too noisy");
+  assert_int_equal(verb("base.db", "new.db", "--detect", "100", NULL), ICE_OK);
+}
+
+/* The same loss in two cells: each p counts twice. */
+static void test_compare__p_of_accuracy__is_adjusted_over_the_table(void **state) {
+  (void)state;
+  side now = plain;
+  now.hits = 88;
+  assert_int_equal(pair(plain, now), ICE_LESS_ACCURATE);
+  side other = plain;
+  other.method = "topk", now.method = "topk";
+  put("base.db", other), put("new.db", now);
+  assert_int_equal(verb("base.db", "new.db", "--format", "json", NULL), ICE_LESS_ACCURATE);
+  json_t *o = json_loads(output(), 0, NULL), *cells = json_object_get(o, "cells");
+  assert_int_equal(json_array_size(cells), 2);
+  for (size_t i = 0; i < 2; i++)
+    assert_true(fabs(json_number_value(json_object_get(json_object_get(json_array_get(cells, i), "accuracy"), "p_holm")) - 2 * 2.0 / 4096) < 1e-12);
+  json_decref(o);
+}
+
 static void test_compare__nothing_in_common__6(void **state) {
   (void)state;
   side now = plain;
@@ -211,6 +238,9 @@ static void test_compare__cell_that_breaks__4_or_5(void **state) {
   now.status = "timeout";
   assert_int_equal(pair(plain, now), ICE_SLOWER);
   shows("was ok and is timeout: a reason \\<b>");
+  now.status = "oom";
+  put("big.db", now);
+  assert_int_equal(verb("base.db", "big.db", NULL), ICE_SLOWER);
   now.status = "failed";
   put("failed.db", now);
   assert_int_equal(verb("base.db", "failed.db", "--format", "junit", NULL), ICE_LESS_ACCURATE);
@@ -391,6 +421,8 @@ int main(void) {
       T(test_compare__fewer_hits_that_may_be_chance__6),
       T(test_compare__larger_error__5_and_rounding_0),
       T(test_compare__noisy__6_and_says_what_to_do),
+      T(test_compare__could_not_have_seen_a_slowdown__6),
+      T(test_compare__p_of_accuracy__is_adjusted_over_the_table),
       T(test_compare__nothing_in_common__6),
       T(test_compare__cell_that_breaks__4_or_5),
       T(test_compare__damaged_newer_or_edited__8),

@@ -1,4 +1,5 @@
 /* test_run_plan.c - the identity of a cell, and which examples a cell times: a tiny ListOps set and an untrained model. */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -239,6 +241,10 @@ static void test_missing__skip__is_a_cell_with_its_reason(void **state) {
   assert_int_equal(p.n, 1);
   assert_string_equal(p.cell->missing, "no checkpoint: icebench train configs/train/lra-listops-no-such.yaml");
   run_plan_destroy(&p);
+  /* Away from the tree, whose datasets/data may hold the very set (make quickstart). */
+  char tree[PATH_MAX];
+  assert_non_null(getcwd(tree, sizeof tree));
+  assert_int_equal(chdir(scratch_path("")), 0);
   (void)setenv("ICEBENCH_DATA_DIR", scratch_path("nowhere"), 1);
   const char *const here[] = {"missing=skip", NULL}, *const not[] = {NULL};
   const run_options none = {.set = not};
@@ -256,6 +262,7 @@ static void test_missing__skip__is_a_cell_with_its_reason(void **state) {
   write_data(1);
   const run_options damaged = {.set = here};
   assert_int_equal(run_plan_create(&p, scratch_path("x.yaml"), &damaged, &e), ICE_DATA);
+  assert_int_equal(chdir(tree), 0);
 }
 
 /* `pairs: trained` keeps every method to the models it belongs into. */

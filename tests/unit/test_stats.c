@@ -195,6 +195,18 @@ static void test_retention_bootstrap__same_items__is_one_and_zero_base_unknown(v
   assert_true(isnan(stats_retention_bootstrap(a, none, 8, 1).value));
 }
 
+static void test_paired_ratio__counts__by_hand(void **state) {
+  (void)state;
+  const stats_interval r = stats_paired_ratio(80, 10, 5), swapped = stats_paired_ratio(80, 5, 10); /* 90 and 85 hits */
+  near(r.value, 90.0 / 85, 1e-15);
+  near(r.lo, 0.97080442, 1e-8); /* 90 / 85 exp(-1.959964 sqrt(15 / (90 85))) */
+  near(r.hi, 1.15482299, 1e-8);
+  near(swapped.lo, 1 / r.hi, 1e-15);
+  near(swapped.hi, 1 / r.lo, 1e-15);
+  near(stats_paired_ratio(7, 0, 0).hi, 1, 0);
+  assert_true(isnan(stats_paired_ratio(0, 0, 5).value) && isnan(stats_paired_ratio(0, 5, 0).lo));
+}
+
 static void test_all__a_nan_among_samples__is_unknown_not_a_number(void **state) {
   (void)state;
   double x[] = {1, 2, NAN, 4, 5, 6, 7}, y[] = {1, 2, 3, 4, 5, 6, INFINITY};
@@ -246,6 +258,10 @@ static void test_sign_flip__hits__as_mcnemar(void **state) {
   const double exact = stats_mcnemar((stats_pairs){60, 18, 8}); /* 0.0755 */
   near(stats_sign_flip(a, b, 60, 1), exact, 4 * sqrt(exact * (1 - exact) / 4999));
   near(stats_sign_flip(a, b, 60, 1), stats_sign_flip(b, a, 60, 1), 0);
+  double ones[60];
+  const double none[60] = {0};
+  for (int i = 0; i < 60; i++) ones[i] = 1;
+  near(stats_sign_flip(ones, none, 60, 1), 1.0 / 5000, 0); /* no random assignment is as extreme: what was seen counts as one, p is never 0 */
 }
 
 static void test_detectable__difference_and_ratio__by_hand(void **state) {
@@ -325,6 +341,19 @@ static void test_change_points__planted_steps__found_where_they_are(void **state
   assert_int_equal(at[1], 35);
 }
 
+/* Near an end of the series, too: distances within the parts must count, or every cut is drawn to the middle. */
+static void test_change_points__early_step__found_where_it_is(void **state) {
+  (void)state;
+  double x[40];
+  size_t at[40];
+  int found = 0;
+  for (uint64_t s = 0; s < 20; s++) {
+    noise(x, 40, 2000 + s);
+    for (int i = 0; i < 6; i++) x[i] += 4;
+    found += stats_change_points(x, 40, 7, at) == 1 && at[0] == 6;
+  }
+  assert_in_range(found, 15, 20);
+}
 static void test_change_points__outliers__are_no_steps(void **state) {
   (void)state;
   double x[40];
@@ -373,6 +402,7 @@ int main(void) {
       cmocka_unit_test(test_mean_bootstrap__hits__quantiles_of_the_binomial),
       cmocka_unit_test(test_difference_bootstrap__paired__only_disagreement_counts),
       cmocka_unit_test(test_retention_bootstrap__same_items__is_one_and_zero_base_unknown),
+      cmocka_unit_test(test_paired_ratio__counts__by_hand),
       cmocka_unit_test(test_all__a_nan_among_samples__is_unknown_not_a_number),
       cmocka_unit_test(test_mcnemar__counts__by_hand),
       cmocka_unit_test(test_sign_flip__marks__by_hand),
@@ -383,6 +413,7 @@ int main(void) {
       cmocka_unit_test(test_mann_whitney__fifty_each__exact_agrees_with_normal),
       cmocka_unit_test(test_holm__table__by_hand),
       cmocka_unit_test(test_change_points__planted_steps__found_where_they_are),
+      cmocka_unit_test(test_change_points__early_step__found_where_it_is),
       cmocka_unit_test(test_change_points__outliers__are_no_steps),
       cmocka_unit_test(test_change_points__no_change__false_alarms_at_the_stated_rate),
       cmocka_unit_test(test_change_points__short_or_constant__none),
