@@ -7,12 +7,14 @@
 
 #include "harness/cell.h"
 #include "harness/cli.h"
+#include "harness/config_shape.h"
 #include "harness/explain.h"
 #include "harness/explain_print.h"
 #include "harness/number.h"
 #include "harness/registry/registry.h"
 #include "harness/report_rows.h"
 #include "harness/run.h"
+#include "harness/store_digest.h"
 #include "kernels/core/alloc.h"
 #include "kernels/core/fileio.h"
 
@@ -84,7 +86,9 @@ static int read_rows(const char *db, const request *q, report_rows *r, ice_err *
   store *s;
   *r = (report_rows){0};
   ICE_TRY(store_open(db, STORE_READ, &s, e));
-  int rc = report_rows_select(s,
+  int rc = store_verify(s, q->experiment, 0, e);
+  if (rc == ICE_OK)
+    rc = report_rows_select(s,
                               "SELECT c.task, c.model, c.method, c.params, c.seed, c.config, c.threads, c.model_hash, m.rel_l2_error FROM cell c "
                               "LEFT JOIN metrics m ON m.cell_id = c.id WHERE c.status = 'ok' AND c.experiment = ?1 ORDER BY c.id",
                               &q->experiment, 1, r, e);
@@ -132,7 +136,9 @@ static int open_subject(subject *s, const report_rows *r, int row, const request
   const char *config = report_rows_text(r, row, "config"), *name = report_rows_text(r, row, "method");
   *s = (subject){.names = {.experiment = q->experiment, .model = report_rows_text(r, row, "model"), .params = report_rows_text(r, row, "params")}};
   explain_options *o = &s->o;
-  o->task = task_find(report_rows_text(r, row, "task"), e);
+  const char *task_name = report_rows_text(r, row, "task");
+  if (config_shape_task(task_name)) return ice_fail(e, ICE_USAGE, "explain: %s is tensors; only models of classes can be taken apart", task_name);
+  o->task = task_find(task_name, e);
   if (!o->task) return ICE_USAGE;
   if (o->task->prompts) return ice_fail(e, ICE_USAGE, "explain: %s is answered in words; only models of classes can be taken apart", o->task->name);
   o->method = registry_find(name, e);

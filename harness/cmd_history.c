@@ -8,6 +8,7 @@
 #include "harness/plot_script.h"
 #include "harness/report_rows.h"
 #include "harness/store.h"
+#include "harness/store_digest.h"
 #include "kernels/core/fileio.h"
 
 /* ---- Text. */
@@ -15,8 +16,11 @@
 static void print_text(const history *h, const char *metric) {
   for (int i = 0; i < h->n; i++) {
     const history_line *l = h->line + i;
-    (void)printf("%.100s on %.60s, %.60s: %s %.5g, %d measurements, %zu steps\n", history_text(h, l->from, "name"), history_text(h, l->from, "task"), history_text(h, l->from, "model"),
-                 metric, l->level[l->to - l->from - 1], l->to - l->from, l->n_steps);
+    const int points = l->to - l->from;
+    char name[200];
+    history_name(h, l, name, sizeof name);
+    (void)printf("%s on %.60s, %.60s: %s %.5g, %d measurement%s, %zu step%s\n", name, history_text(h, l->from, "task"), history_text(h, l->from, "model"), metric,
+                 l->level[points - 1], points, points == 1 ? "" : "s", l->n_steps, l->n_steps == 1 ? "" : "s");
     for (size_t s = 0; s < l->n_steps; s++) {
       const int row = l->from + (int)l->step[s];
       const double before = l->level[l->step[s] - 1], after = l->level[l->step[s]];
@@ -78,7 +82,7 @@ static int draw_chart(const history *h, int first, int n, const char *metric, co
   for (int i = 0; i < n; i++) {
     const int at = h->line[first + i].from;
     series[i] = (plot_series){.method = history_text(h, at, "method"), .color = PLOT_FIRST_COLOR + i, .shape = i};
-    (void)snprintf(series[i].name, sizeof series[i].name, "%.34s", history_text(h, at, "name"));
+    history_name(h, h->line + first + i, series[i].name, sizeof series[i].name);
   }
   ICE_TRY(write_data(h, first, n, dir, stem, &x, &y, e));
   y.log = h->logarithmic && y.hi > 10.0 * y.lo; /* within a decade a logarithmic axis has no marks */
@@ -116,7 +120,8 @@ static int history_main(const cli_common *common, int argc, char **argv, ice_err
   if (!*metric || metric[strspn(metric, "abcdefghijklmnopqrstuvwxyz0123456789_")])
     return ice_fail(e, ICE_USAGE, "--metric = %.60s, allowed the name of a metric, such as attention_ns, peak_bytes, rel_l2_error, accuracy", metric);
   ICE_TRY(store_open(common->db, STORE_READ, &s, e));
-  int rc = history_read(s, metric, experiment, &h, e);
+  int rc = store_verify(s, experiment, 1, e);
+  if (rc == ICE_OK) rc = history_read(s, metric, experiment, &h, e);
   store_close(s);
   if (rc == ICE_OK && json) rc = print_json(&h, metric, e);
   else if (rc == ICE_OK && !common->quiet) print_text(&h, metric);
@@ -131,7 +136,7 @@ const cli_verb cli_verb_history = {
     .help = "usage: icebench history [--experiment NAME] [--metric NAME] [--format text|json] [--out DIR] [--terminal svg|png|pdf]\n\n"
             "Every attempt at a cell that the database keeps, older ones included, in the order of time; per machine. Steps are found\n"
             "by E-divisive: a step is a change of level that shuffled measurements hardly ever show. Outliers are none. A step is\n"
-            "named by the commit that was first measured on the new level (+: with uncommitted changes).\n\n"
+            "named by the commit that was first measured on the new level (+: with uncommitted changes). Edited rows are refused.\n\n"
             "  --metric NAME   attention_ns (default), peak_bytes, twin_instructions, rel_l2_error, accuracy, ...\n"
             "  --out DIR       charts as well, with their gnuplot scripts and data\n\n"
             "examples:\n"

@@ -5,6 +5,7 @@
 #include "harness/cli.h"
 #include "harness/plot.h"
 #include "harness/report_paper.h"
+#include "harness/store_digest.h"
 
 static int plot_main(const cli_common *common, int argc, char **argv, ice_err *e) {
   plot_options o = {.out = "plots/out", .terminal = "svg", .quiet = common->quiet};
@@ -23,7 +24,8 @@ static int plot_main(const cli_common *common, int argc, char **argv, ice_err *e
   int rc = against ? report_paper_files(&published, e) : ICE_OK;
   if (rc == ICE_OK) rc = store_open(common->db, STORE_READ, &s, e);
   if (rc == ICE_OK) {
-    rc = published ? plot_paper_draw(s, &o, published, e) : plot_draw(s, &o, e);
+    rc = store_verify(s, o.experiment, 0, e);
+    if (rc == ICE_OK) rc = published ? plot_paper_draw(s, &o, published, e) : plot_draw(s, &o, e);
     store_close(s);
   }
   free(published);

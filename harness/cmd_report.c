@@ -10,6 +10,7 @@
 #include "harness/report_iso.h"
 #include "harness/report_mixed.h"
 #include "harness/report_verdicts.h"
+#include "harness/store_digest.h"
 
 /* Characters in a line of the terminal; 0 when the output goes elsewhere. */
 static int terminal_width(void) {
@@ -45,7 +46,8 @@ static int report_main(const cli_common *common, int argc, char **argv, ice_err 
   if (rc == ICE_OK) rc = store_open(common->db, STORE_READ, &s, e);
   if (rc == ICE_OK) {
     const report_options o = {.experiment = experiment, .format = (report_format)chosen, .width = terminal_width()};
-    if (!mixed && !published) rc = report_refuse_mixed(s, experiment, e);
+    rc = store_verify(s, experiment, o.format == REPORT_HTML, e);
+    if (rc == ICE_OK && !mixed && !published) rc = report_refuse_mixed(s, experiment, e);
     int beside = 0; /* rows of tasks in words; an experiment of them has no verdicts on the Long Range Arena */
     if (rc == ICE_OK && published && o.format == REPORT_MD) rc = published_write(s, &o, stdout, &beside, e);
     if (rc == ICE_OK && bound) rc = report_iso_write(s, &o, &iso, stdout, e);
@@ -71,7 +73,8 @@ const cli_verb cli_verb_report = {
             "Accuracies of a table are compared in pairs on the examples that both rows were asked: exact test of McNemar, p-values\n"
             "adjusted (Holm) for the number of pairs, ties named as ties, with the difference that would have been detected.\n"
             "A table whose finished rows come from several builds or machines, or of which some are partial (run --limit), is\n"
-            "refused unless --allow-mixed is given: its numbers may differ for reasons that the columns do not show.\n"
+            "refused unless --allow-mixed is given: its numbers may differ for reasons that the columns do not show. So is, in any case, a row\n"
+            "that was edited after it was stored (exit code 8).\n"
             "--against paper gives instead every published value (results/paper/) with ours, the ratio, and a verdict:\n"
             "reproduced, differs, or not runnable here and why. It takes the rows of configs/paper/lra.yaml, or the best there\n"
             "are; csv and json have one record a value.\n"

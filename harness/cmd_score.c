@@ -5,6 +5,7 @@
 #include "harness/cli.h"
 #include "harness/config.h"
 #include "harness/score.h"
+#include "harness/store_digest.h"
 
 typedef struct score_options {
   const char *filter, *submission, *dry;
@@ -18,7 +19,8 @@ static int score_stored(const cli_common *common, const char *experiment, const 
   ICE_TRY(store_open(common->db, o->dry ? STORE_READ : STORE_WRITE, &s, e));
   int rc = score_read(s, experiment, o->filter, &m, e);
   if (rc == ICE_OK) {
-    if (!o->dry) rc = score_write(s, &m, &changed, e);
+    rc = store_verify(s, experiment, 0, e); /* new marks get a new digest, which must not cover up an edit */
+    if (rc == ICE_OK && !o->dry) rc = score_write(s, &m, &changed, e);
     if (rc == ICE_OK && o->json) rc = score_print_json(&m, e);
     else if (rc == ICE_OK && !common->quiet) score_print(&m, stdout);
     if (rc == ICE_OK && o->submission) rc = score_submission(&m, o->submission, &absent, e);
@@ -56,8 +58,8 @@ const cli_verb cli_verb_score = {
     .help = "usage: icebench score FILE.yaml [--db FILE] [--filter KEY=VALUE,...] [--submission FILE.csv] [--dry-run] [--format text|json]\n"
             "\n"
             "Computes the marks of all finished rows of an experiment again, from the answers (or predictions) that the database keeps;\n"
-            "needs neither model nor data. Rows whose marks are others get the new ones; answers never change. For ZeroSCROLLS the\n"
-            "average of the tasks is told, too.\n"
+            "needs neither model nor data. Rows whose marks are others get the new ones; answers never change, and rows that were edited\n"
+            "are refused. For ZeroSCROLLS the average of the tasks is told, too.\n"
             "\n"
             "  --filter KEY=VALUE,...   only rows with this task, model, method, seed\n"
             "  --submission FILE.csv    the predictions of one model and method for the ZeroSCROLLS leaderboard: Task,ID,Prediction\n"

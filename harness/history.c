@@ -2,15 +2,17 @@
 #include "harness/history.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/registry/registry.h"
 #include "harness/report_records.h"
 #include "harness/stats.h"
 #include "harness/stats_change.h"
 
 static const char rows_sql[] =
-    "SELECT a.method || iif(a.params = '{}', '', ' ' || a.params) AS name, a.method, a.params, a.n, a.task, a.model, k.cpu, b.git_commit, b.git_dirty,"
+    "SELECT a.method || iif(a.params = '{}', '', ' ' || a.params) AS name, a.method, a.params, a.n, a.seed, a.threads, a.task, a.model, k.cpu, b.git_commit, b.git_dirty,"
     " strftime('%Y-%m-%dT%H:%M:%SZ', a.started_utc_ms / 1000, 'unixepoch') AS created_utc, m.value, m.lo, m.hi,"
     " json_array(a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.causal, a.threads, a.isa, a.examples, a.partial,"
     "   a.data_hash, a.model_hash, (SELECT value FROM metric t WHERE t.cell_id = a.id AND t.name = 'timed_inputs'), a.machine_id) AS cell "
@@ -49,12 +51,27 @@ static int find_levels(const history *h, history_line *l, ice_err *e) {
   return ICE_OK;
 }
 
+static int nothing_there(store *s, const char *metric, const char *experiment, ice_err *e) {
+  report_rows known;
+  char near[200] = "";
+  int rc = report_rows_select(s, "SELECT DISTINCT name FROM metric ORDER BY name", NULL, 0, &known, e);
+  const char **name = rc == ICE_OK ? calloc((size_t)known.n + 1, sizeof *name) : NULL;
+  for (int i = 0; name && i < known.n; i++) name[i] = report_rows_text(&known, i, "name");
+  for (int i = 0; name && i < known.n; i++)
+    if (!strcmp(name[i], metric)) known.n = 0; /* it is a metric, and others have it */
+  if (name) registry_suggest(metric, name, known.n, near, sizeof near);
+  free((void *)name);
+  report_rows_free(&known);
+  return rc != ICE_OK ? rc
+                      : ice_fail(e, ICE_NO_VERDICT, "no finished row%s%.200s has %.60s%s%s%s", experiment ? " of experiment " : "", experiment ? experiment : "",
+                                 metric, *near ? "; did you mean " : "", near, *near ? "?" : "");
+}
+
 int history_read(store *s, const char *metric, const char *experiment, history *h, ice_err *e) {
   *h = (history){0};
   const char *const bind[] = {metric, experiment};
   ICE_TRY(report_rows_select(s, rows_sql, bind, 2, &h->rows, e));
-  if (!h->rows.n)
-    return ice_fail(e, ICE_NO_VERDICT, "no finished row%s%.200s has %.60s", experiment ? " of experiment " : "", experiment ? experiment : "", metric);
+  if (!h->rows.n) return nothing_there(s, metric, experiment, e);
   h->line = calloc((size_t)h->rows.n, sizeof *h->line);
   if (!h->line) return ice_fail(e, ICE_INTERNAL, "out of memory for the history");
   h->logarithmic = 1;
@@ -66,6 +83,24 @@ int history_read(store *s, const char *metric, const char *experiment, history *
     ICE_TRY(find_levels(h, l, e));
   }
   return ICE_OK;
+}
+
+void history_name(const history *h, const history_line *l, char *out, size_t size) {
+  char *params = report_rows_params(&h->rows, l->from);
+  const double n = report_rows_value(&h->rows, l->from, "n");
+  const int machines = report_rows_distinct(&h->rows, 0, h->rows.n, "cpu", NULL, 0), seeds = report_rows_distinct(&h->rows, 0, h->rows.n, "seed", NULL, 0),
+            threads = report_rows_distinct(&h->rows, 0, h->rows.n, "threads", NULL, 0);
+  FILE *f = fmemopen(out, size, "w");
+  if (f) {
+    (void)fprintf(f, "%s%s%s", history_text(h, l->from, "method"), params && *params ? " " : "", params ? params : "");
+    if (isfinite(n)) (void)fprintf(f, ", n=%.0f", n);
+    if (seeds > 1) (void)fprintf(f, ", seed %s", history_text(h, l->from, "seed"));
+    if (threads > 1) (void)fprintf(f, ", threads %s", history_text(h, l->from, "threads"));
+    if (machines > 1) (void)fprintf(f, ", %s", history_text(h, l->from, "cpu"));
+    (void)fclose(f);
+  }
+  out[f ? size - 1 : 0] = 0;
+  free(params);
 }
 
 void history_free(history *h) {

@@ -17,7 +17,7 @@ typedef struct history_line { /* one cell on one machine: rows [from, to) */
 } history_line;
 
 typedef struct history {
-  report_rows rows; /* columns name, method, params, n, task, model, cpu, git_commit, git_dirty, created_utc, value, lo, hi, cell */
+  report_rows rows; /* columns name, method, params, n, seed, threads, task, model, cpu, git_commit, git_dirty, created_utc, value, lo, hi, cell */
   history_line *line; /* [n] owned */
   int n;
   int logarithmic; /* 1: all values are positive */
@@ -27,6 +27,8 @@ typedef struct history {
  *  case. */
 int history_read(store *s, const char *metric, const char *experiment, history *h, ice_err *e);
 void history_free(history *h);
+/** What tells a line from the others, for people: method, parameters that are no defaults, n; seed, threads and machine where they differ. Cut to size. */
+void history_name(const history *h, const history_line *l, char *out, size_t size);
 /** Text of a row, "" when unknown. */
 const char *history_text(const history *h, int row, const char *column);
 /** A line with its points and steps; NULL when out of memory. */

@@ -125,3 +125,23 @@ int store_digest(store *s, int64_t id, char out[STORE_DIGEST], ice_err *e) {
   (void)SHA256End(&h, out);
   return ICE_OK;
 }
+
+int store_verify(store *s, const char *experiment, int older, ice_err *e) {
+  store_statement t;
+  char now[STORE_DIGEST];
+  int rc = ICE_OK, got = SQLITE_DONE;
+  ICE_TRY(store_prepare(s, &t, "SELECT id, digest, method, task FROM attempt WHERE digest IS NOT NULL AND (?1 IS NULL OR experiment = ?1) "
+                           "AND (?2 OR replaced_utc_ms IS NULL) ORDER BY replaced_utc_ms IS NOT NULL, id", e));
+  store_bind_text(&t, experiment);
+  store_bind_int(&t, older);
+  while (rc == ICE_OK && (got = sqlite3_step(t.st)) == SQLITE_ROW) {
+    const int64_t id = sqlite3_column_int64(t.st, 0);
+    rc = store_digest(s, id, now, e);
+    if (rc == ICE_OK && strcmp(now, (const char *)sqlite3_column_text(t.st, 1)))
+      rc = ice_fail(e, ICE_DB, "%s: row %lld (%.60s on %.60s) was edited or is damaged: it does not fit its digest; restore a copy, or delete it and measure anew with icebench run",
+                    s->path, (long long)id, sqlite3_column_text(t.st, 2), sqlite3_column_text(t.st, 3));
+  }
+  if (rc == ICE_OK && got != SQLITE_DONE) rc = store_fail(s, "reading", e);
+  store_finish(&t);
+  return rc;
+}

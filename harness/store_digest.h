@@ -14,6 +14,10 @@ enum { STORE_DIGEST = 65 }; /* hexadecimal SHA-256 with its end */
  *  adds leaves the digests of older rows as they are. */
 int store_digest(store *s, int64_t id, char out[STORE_DIGEST], ice_err *e);
 
+/** Does every row that counts (of an experiment; NULL: of all) say what was stored, and with `older` every attempt that was replaced?
+ *  ICE_DB and the first that does not fit its digest otherwise. Rows without a digest, of databases older than digests, pass. */
+int store_verify(store *s, const char *experiment, int older, ice_err *e);
+
 typedef struct store_tables { /* names of the tables whose rows belong to an attempt, in order */
   char name[16][64];
   int n;

@@ -31,7 +31,7 @@ sql "$db" "
 run "$ICEBENCH_BIN" history --db "$db"
 why=""
 [ "$code" -eq 0 ] || why="exit code $code: $(cat "$work/err")"
-grep -q "21 measurements, 1 steps" "$work/out" && grep -q "c0ffee12 .*+20" "$work/out" || why="$why $(cat "$work/out")"
+grep -q "^dense, n=64 on .*21 measurements, 1 step$" "$work/out" && grep -q "c0ffee12 .*+20" "$work/out" || why="$why $(cat "$work/out")"
 verdict history__planted_step__found_at_its_commit "$why"
 
 run "$ICEBENCH_BIN" history --db "$db" --format json
@@ -48,7 +48,7 @@ else
   skipped history__chart__is_drawn "gnuplot is not installed"
 fi
 
-verdict history__nothing_there__6 "$(complains 6 "no finished row" history --metric pairs_of_shoes --db "$db")"
+verdict history__nothing_there__6 "$(complains 6 "no finished row" history --metric pairs_of_shoes --db "$db")$(complains 6 "did you mean attention_ns?" history --metric attention_n --db "$db")"
 verdict history__bad_options__2 "$(complains 2 "--metric" history --metric "a'b" --db "$db")$(complains 2 "--terminal" history --terminal x --db "$db")"
 
 exit $failed

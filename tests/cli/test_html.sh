@@ -16,7 +16,7 @@ db=$work/r.db
 printf 'name: sweep\ntask: synth/gauss\nshape: {h: 1, n: [64, 256], d: 16}\nthreads: 1\nmethods:\n  - vanilla\n  - dense\n  - topk: {k: [4, 8]}\n  - iceformer: {k: [2, 8], levels: [1, 2]}\nmeasure: {rounds: 6, max_seconds: 5}\n' >"$work/sweep.yaml"
 "$ICEBENCH_BIN" run "$work/sweep.yaml" --db "$db" -q 2>"$work/err" || { broken setup "$(cat "$work/err")"; exit 1; }
 "$ICEBENCH_BIN" run "$work/sweep.yaml" --db "$db" -q --force --filter method=topk 2>"$work/err" || { broken setup "$(cat "$work/err")"; exit 1; }
-sql "$db" "UPDATE attempt SET experiment = '<script>window.hostile = 1</script><img src=x onerror=\"window.hostile=2\">', label = '\"><b onmouseover=x>' WHERE method = 'dense' AND n = 64" >/dev/null
+sql "$db" "UPDATE attempt SET digest = NULL, experiment = '<script>window.hostile = 1</script><img src=x onerror=\"window.hostile=2\">', label = '\"><b onmouseover=x>' WHERE method = 'dense' AND n = 64" >/dev/null
 "$ICEBENCH_BIN" report --db "$db" --format html --allow-mixed >"$work/r.html" || { broken setup "no report"; exit 1; }
 
 chromedriver --port=0 >"$work/driver" 2>&1 &

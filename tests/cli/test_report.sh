@@ -18,11 +18,24 @@ done
 verdict report__markdown__rows_and_legend "$why"
 
 cp "$db" "$work/mixed.db"
-sql "$work/mixed.db" "UPDATE attempt SET partial = 1, examples = id" >/dev/null
+sql "$work/mixed.db" "UPDATE attempt SET partial = 1, examples = id, digest = NULL" >/dev/null
 verdict report__mixed_rows__refused "$(complains 2 '--allow-mixed' report --db "$work/mixed.db")"
 run "$ICEBENCH_BIN" report --db "$work/mixed.db" --allow-mixed
 [ "$code" -eq 0 ] && why="" || why="$code $(cat "$work/err")"
 verdict report__allow_mixed__reports_them "$why"
+
+# A number changed by hand is shown by no verb; a row that was replaced since concerns the history only.
+cp "$db" "$work/edited.db"
+sql "$work/edited.db" "UPDATE metric SET value = value / 2 WHERE name = 'attention_ns' AND cell_id = 2" >/dev/null
+why=""
+for verb in report 'report --format html' 'report --iso-accuracy 0.9' history plot 'explain attn'; do
+  why="$why$(complains 8 'row 2 (dense on synth/clustered) was edited or is damaged' $verb --db "$work/edited.db")"
+done
+sql "$work/edited.db" "UPDATE attempt SET replaced_utc_ms = 1 WHERE id = 2" >/dev/null
+run "$ICEBENCH_BIN" report --db "$work/edited.db"
+[ "$code" -eq 0 ] || why="$why; replaced: $code $(cat "$work/err")"
+why="$why$(complains 8 'row 2' history --db "$work/edited.db")"
+verdict report__edited_row__8 "$why"
 
 why=""
 "$ICEBENCH_BIN" report --format csv >"$work/csv"
@@ -38,7 +51,7 @@ verdict report__every_format__is_written "$why"
 why=""
 if command -v pdflatex >/dev/null && kpsewhich booktabs.sty >/dev/null; then
   cp "$db" "$work/hostile.db"
-  sql "$work/hostile.db" "UPDATE attempt SET experiment = '% _ & # ~ ^ \\ { } \$ \\end{table} -- [x] \"q\" ''a'' '
+  sql "$work/hostile.db" "UPDATE attempt SET digest = NULL, experiment = '% _ & # ~ ^ \\ { } \$ \\end{table} -- [x] \"q\" ''a'' '
     || (WITH RECURSIVE c(n) AS (SELECT 161 UNION ALL SELECT n + 1 FROM c WHERE n < 255) SELECT group_concat(char(n), '') FROM c) || ' ' || char(945, 26085, 128512, 10, 7),
     label = '[optional] \\input{none}, *star', reason = 'a long reason with \\undefined in it, for a list below the table: ^_%' WHERE id <= 3" >/dev/null
   for i in 1 2 3 4 5 6; do # 320 rows

@@ -39,7 +39,11 @@ run "$ICEBENCH_BIN" score "$work/lines.yaml" --dry-run
 verdict score__as_stored "$why"
 
 # A mark that was stored wrongly is found, and put right; so is that of a single answer.
-why=
+# An answer that was edited is refused: with new marks it would get a digest that fits.
+cp "$work/r.db" "$work/edited.db"
+sql "$work/edited.db" "UPDATE answer SET text = 'a better answer' WHERE cell_id = 1"
+why=$(complains 8 "row 1 " score "$work/lines.yaml" --db "$work/edited.db")
+sql "$work/r.db" "UPDATE attempt SET digest = NULL" # a row older than digests
 sql "$work/r.db" "UPDATE metric SET value = 0.625, lo = 0.5, hi = 0.75 WHERE name = 'accuracy' AND cell_id = 1"
 before=$(sql "$work/r.db" "SELECT text FROM answer WHERE cell_id = 1")
 run "$ICEBENCH_BIN" score "$work/lines.yaml" --dry-run
