@@ -47,9 +47,34 @@ static void experiment_text(const config_experiment *x, const cli_common *common
   }
 }
 
+/* Each preset of the file, chosen beside the overrides: a fault in one is a fault of the file. */
+static int check_presets(const config_experiment *x, const char *const *set, ice_err *e) {
+  size_t n = 0;
+  while (set && set[n]) n++;
+  const char **with = calloc(n + 2, sizeof *with), *preset;
+  int rc = with ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory");
+  for (size_t i = 0; with && i < n; i++) with[i] = set[i];
+  for (int i = 0; rc == ICE_OK && (preset = config_preset(x, i)) != NULL; i++) {
+    char choice[YAML_MAX_KEY_BYTES + 8];
+    config_experiment chosen;
+    (void)snprintf(choice, sizeof choice, "preset=%.*s", YAML_MAX_KEY_BYTES, preset);
+    with[n] = choice;
+    rc = config_load(x->file, with, &chosen, e);
+    config_free(&chosen);
+  }
+  free((void *)with);
+  return rc;
+}
+
+static int is_preset(const char *const *set) {
+  while (set && *set && strncmp(*set, "preset=", 7)) set++;
+  return set && *set;
+}
+
 static int check_experiment(const cli_common *common, const char *file, const char *const *set, int json, ice_err *e) {
   config_experiment x;
   int rc = config_load(file, set, &x, e);
+  if (rc == ICE_OK && !is_preset(set)) rc = check_presets(&x, set, e);
   if (rc == ICE_OK && json)
     rc = cli_print_json(experiment_json(&x), e);
   else if (rc == ICE_OK)
@@ -209,7 +234,8 @@ const cli_verb cli_verb_check = {
         "  presets              {NAME: {examples: 50, measure.rounds: 3}}: overrides that --preset NAME chooses; rows are\n"
         "                       stored under the experiment name-NAME. smoke (16 examples, 2 rounds) and full (the file as "
         "it\n"
-        "                       is) are always there; a file may add to them\n"
+        "                       is) are always there; a file may add to them.\n"
+            "                       Faults of a preset are found here, and when it is chosen\n"
         "  base                 another experiment's file, by its path from this one: all of it, under this file's name, with the other keys\n"
         "                       of this file as overrides (those that a preset may have): one table, and a file for each of its parts\n"
         "  pairs (all)          or trained: methods that need training run in the model named after them only (lra/listops/\n"

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "datasets/task.h"
+#include "harness/aims.h"
 #include "harness/cli.h"
 #include "harness/config.h"
 #include "harness/llama_recipe.h"
@@ -107,6 +108,14 @@ static void visit_config(const char *path, json_t *out) {
       (void)snprintf(doc, sizeof doc, "training %s, %lld steps", r.name, (long long)r.steps);
     }
     recipe_free(&r);
+  } else if (rc == ICE_OK && aims_is_one(doc_yaml)) {
+    aims a;
+    rc = aims_read(&a, path, &e);
+    if (rc == ICE_OK) {
+      kind = "aims";
+      (void)snprintf(doc, sizeof doc, "%d aims of icebench gate", a.n);
+      aims_free(&a);
+    }
   } else if (rc == ICE_OK) {
     rc = config_load(path, NULL, &x, &e);
     if (rc == ICE_OK) {

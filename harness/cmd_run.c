@@ -35,8 +35,8 @@ static int finish(const cli_common *common, const run_plan *p, const run_summary
     (void)printf("%s: %d cells, %d run (%d ok, %d failed, %d unsupported or skipped), %d there before (%d failed), %d left; %s\n",
                  p->x.name, p->n, sum->ran, sum->ok, sum->failed, sum->other, sum->there, sum->there_failed, sum->left, common->db);
   if (sum->interrupted)
-    return ice_fail(e, 128 + (int)stop_signal, "interrupted; %d cells are stored, run the same command to go on",
-                    sum->ran + sum->there);
+    return ice_fail(e, 128 + (int)stop_signal, "interrupted; %d cell%s stored, run the same command to go on",
+                    sum->ran + sum->there, sum->ran + sum->there == 1 ? " is" : "s are");
   char before[80] = "";
   if (sum->there_failed)
     (void)snprintf(before, sizeof before, "%d of %d cells failed before; --retry-failed runs them again", sum->there_failed, p->n);

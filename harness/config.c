@@ -50,6 +50,7 @@ typedef struct loader {
 
 typedef struct documents { /* config_experiment.impl: models are texts in there */
   yaml_doc *file, *base, *set, *preset;
+  yaml_node *presets; /* of the file, in one of the documents; NULL: none */
   char **text; /* [n_texts] schedules, sources and models of tensors; owned */
   int n_texts;
 } documents;
@@ -292,7 +293,7 @@ static int read_rules(loader *l, yaml_node *n, ice_err *e) {
 /* What makes any experiment a matter of seconds; a file may add to it. `full` is the file as it stands. */
 static const char *const smoke[] = {"examples=16", "measure.rounds=2", "measure.warmup=0", "measure.inputs=2", "measure.max_seconds=5", NULL};
 
-/* Its keys are read when it is chosen. */
+/* Its keys are read when it is chosen; `icebench check` chooses each in turn. */
 static int look_at_preset(yaml_node *preset, ice_err *e) {
   if (!yaml_is_map(preset)) return yaml_fail(preset, e, "allowed a mapping such as {examples: 100, measure.rounds: 3}");
   for (int i = 0; i < yaml_count(preset); i++) (void)yaml_value(preset, i);
@@ -318,13 +319,23 @@ static int rename_for(loader *l, const yaml_node *n, const char *preset, ice_err
   return ICE_OK;
 }
 
+static int unknown_preset(const loader *l, const yaml_node *n, const char *name, ice_err *e) {
+  enum { NAMES = 64 };
+  const char *names[NAMES] = {"smoke", "full"};
+  char near[200];
+  int known = 2;
+  for (int i = 0; l->presets && i < yaml_count(l->presets) && known < NAMES; i++) names[known++] = yaml_key(l->presets, i);
+  registry_suggest(name, names, known, near, sizeof near);
+  return yaml_fail(n, e, "allowed smoke, full, or a name under `presets` of %s%s%s%s", l->x->file, *near ? "; did you mean " : "", near, *near ? "?" : "");
+}
+
 static int apply_preset(loader *l, const yaml_node *n, ice_err *e) {
   const char *name;
   documents *docs = l->x->impl;
   ICE_TRY(yaml_string(n, &name, e));
   yaml_node *own = l->presets ? yaml_find(l->presets, name) : NULL;
   const int builtin = !strcmp(name, "smoke") || !strcmp(name, "full");
-  if (!own && !builtin) return yaml_fail(n, e, "allowed smoke, full, or a name under `presets` of %s", l->x->file);
+  if (!own && !builtin) return unknown_preset(l, n, name, e);
   ICE_TRY(rename_for(l, n, name, e));
   if (!strcmp(name, "smoke")) {
     ICE_TRY(yaml_assign(smoke, "preset smoke:", &docs->preset, e));
@@ -380,6 +391,7 @@ static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   ICE_TRY(yaml_get(top, "exclude", 0, &n, e));
   if (n) ICE_TRY(read_rules(l, n, e));
   ICE_TRY(yaml_get_map(top, "presets", 0, &l->presets, e));
+  ((documents *)l->x->impl)->presets = l->presets;
   for (int i = 0; l->presets && i < yaml_count(l->presets); i++) ICE_TRY(look_at_preset(yaml_value(l->presets, i), e));
   return yaml_finish(doc, e);
 }
@@ -396,6 +408,20 @@ static int override_param(loader *l, const char *method, const char *key, yaml_n
     used = 1;
   }
   return used ? ICE_OK : yaml_fail(n, e, "%s is not among the methods of %s", m->name, l->x->file);
+}
+
+static int unknown_override(const loader *l, const char *key, const yaml_node *n, ice_err *e) {
+  const char *names[SCALARS + 6] = {"name", "task", "seeds", "preset", l->tensors ? "shape.KEY" : "model", l->words ? "lengths" : "padding"};
+  char text[SCALARS][40], near[200], all[700] = "";
+  for (int i = 0; i < SCALARS; i++) {
+    (void)snprintf(text[i], sizeof text[i], "%s%s%s", scalars[i].section ? scalars[i].section : "", scalars[i].section ? "." : "", scalars[i].key);
+    names[6 + i] = text[i];
+  }
+  registry_suggest(key, names, SCALARS + 6, near, sizeof near);
+  near[strcspn(near, ",")] = 0; /* the nearest: with their section, all keys of `measure` are alike */
+  for (size_t i = 0, used = 0; i < SCALARS + 6u && used < sizeof all; i++)
+    used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", names[i]);
+  return yaml_fail_key(n, e, "%s: unknown key%s%s%s, allowed %s, METHOD.PARAMETER", key, *near ? ", did you mean " : "", near, *near ? "?" : "", all);
 }
 
 static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
@@ -417,14 +443,7 @@ static int override(loader *l, const char *key, yaml_node *n, ice_err *e) {
       return read_scalar(n, s, l->x, e);
   if (dot && strcmp(section, "measure") != 0 && strcmp(section, "limits") != 0)
     return override_param(l, section, dot + 1, n, e);
-  char known[600];
-  (void)snprintf(known, sizeof known, "name, task, %s, seeds, %s, preset", l->tensors ? "shape.KEY" : "model", l->words ? "lengths" : "padding");
-  for (const scalar *s = scalars; s < scalars + SCALARS; s++) {
-    size_t used = strlen(known);
-    (void)snprintf(known + used, sizeof known - used, ", %s%s%s", s->section ? s->section : "", s->section ? "." : "",
-                   s->key);
-  }
-  return yaml_fail_key(n, e, "%s: unknown key, allowed %s, METHOD.PARAMETER", key, known);
+  return unknown_override(l, key, n, e);
 }
 
 static int read_overrides(loader *l, yaml_doc *doc, ice_err *e) {
@@ -696,6 +715,11 @@ int config_parse(const char *bytes, size_t n, const char *name, const char *cons
   *out = (config_experiment){0};
   ICE_TRY(yaml_parse(bytes, n, name, &doc, e));
   return load_doc(doc, name, set, out, e);
+}
+
+const char *config_preset(const config_experiment *x, int i) {
+  const yaml_node *presets = x->impl ? ((const documents *)x->impl)->presets : NULL;
+  return presets && i < yaml_count(presets) ? yaml_key(presets, i) : NULL;
 }
 
 void config_free(config_experiment *x) {

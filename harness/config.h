@@ -66,6 +66,8 @@ int config_parse(const char *bytes, size_t n, const char *name, const char *cons
 /** A model is a path when it begins with / or . or ends in .safetensors or .gguf, otherwise an id below models/checkpoints: TASK/NAME,
  *  and for tasks of words any name of a folder or a .gguf file. */
 int config_model_is_path(const char *model);
+/** Name of the i-th preset that the file defines; NULL: there are no more. */
+const char *config_preset(const config_experiment *x, int i);
 void config_free(config_experiment *x);
 /** Canonical JSON of everything of the cell that identifies its result (method version, threads, isa, data hash and model
  *  hash are added by the runner). To free(). */

@@ -194,6 +194,26 @@ static int pair_matches(const config_cell *c, const char *key, const char *value
   return 0;
 }
 
+static int unknown_key(const config_experiment *x, const char *filter, const char *key, ice_err *e) {
+  enum { NAMES = 128 };
+  const char *names[NAMES] = {"task", "model", "method", "seed", "length", "padding"};
+  const attn_method *seen = NULL;
+  char near[200];
+  int n = 6;
+  for (int i = 0; i < x->n_cells; i++) {
+    const attn_method *m = x->cell[i].method;
+    for (const attn_param *p = m != seen ? m->params : NULL; p && p->key && n < NAMES; p++) {
+      int known = 0;
+      for (int k = 0; k < n; k++) known |= !strcmp(names[k], p->key);
+      if (!known) names[n++] = p->key;
+    }
+    seen = m;
+  }
+  registry_suggest(key, names, n, near, sizeof near);
+  return ice_fail(e, ICE_USAGE, "--filter %s: unknown key '%s'%s%s%s, allowed task, model, method, seed, length, padding, or a parameter of a method of %s", filter,
+                  key, *near ? ", did you mean " : "", near, *near ? "?" : "", x->file);
+}
+
 /* Marks the cells [n] that match every pair of the filter. */
 static int apply_filter(const config_experiment *x, const char *filter, char *keep, ice_err *e) {
   memset(keep, 1, (size_t)x->n_cells);
@@ -211,10 +231,7 @@ static int apply_filter(const config_experiment *x, const char *filter, char *ke
     for (int i = 0; i < x->n_cells; i++)
       if (!pair_matches(x->cell + i, pair, value, &known)) keep[i] = 0;
     if (!known)
-      rc =
-          ice_fail(e, ICE_USAGE,
-                   "--filter %s: unknown key '%s', allowed task, model, method, seed, length, padding, or a parameter of a method of %s",
-                   filter, pair, x->file);
+      rc = unknown_key(x, filter, pair, e);
   }
   free(copy);
   for (int i = 0; i < x->n_cells; i++) left += keep[i];

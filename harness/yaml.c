@@ -45,7 +45,8 @@ struct yaml_doc {
 /* ---- Places and faults. */
 
 static const char *kind_name(const yaml_node *n) {
-  return n->kind == NODE_LIST ? "a list" : n->kind == NODE_MAP ? "a mapping" : n->text;
+  if (n->kind == NODE_SCALAR) return n->text;
+  return n->kind == NODE_LIST ? n->n_children ? "a list" : "an empty list" : n->n_children ? "a mapping" : "an empty mapping";
 }
 
 /* Dotted keys from the top to the node: "methods.iceformer.k". */
@@ -100,12 +101,14 @@ int yaml_fail_at(const yaml_node *n, ice_err *e, const char *fmt, ...) {
 }
 
 int yaml_fail_key(const yaml_node *n, ice_err *e, const char *fmt, ...) {
+  char text[900];
   va_list ap;
   va_start(ap, fmt);
-  int rc = n->key ? fail_at(n->doc, n->key_line, n->key_column, e, fmt, ap)
-                  : fail_at(n->doc, n->line, n->column, e, fmt, ap);
+  (void)vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  return rc;
+  if (!n->key) return fail_mark(n->doc, n->line, n->column, e, "%s", text);
+  const int named = n->key_line || !strncmp(text, n->key, strlen(n->key)); /* an option has no place but its key */
+  return fail_mark(n->doc, n->key_line, n->key_column, e, "%s%s%s", named ? "" : n->key, named ? "" : ": ", text);
 }
 
 int yaml_fail(const yaml_node *n, ice_err *e, const char *fmt, ...) {

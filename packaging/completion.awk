@@ -3,6 +3,17 @@
 $1 == "verb" && NF == 2 { verb = $2; verbs = verbs " " verb; next }
 {
   line = $0
+  while (match(line, /--[a-z][a-z-]* [a-z0-9-]+(\|[a-z0-9-]+)+/)) { # an option and the words it takes
+    words = substr(line, RSTART, RLENGTH)
+    line = substr(line, RSTART + RLENGTH)
+    option = words
+    sub(/ .*/, "", option)
+    sub(/^[^ ]* /, "", words)
+    gsub(/\|/, " ", words)
+    if (!((verb, option) in taken)) takes = takes "    \"" verb " " option "\") COMPREPLY=($(compgen -W \"" words "\" -- \"$word\")); return ;;\n"
+    taken[verb, option] = 1
+  }
+  line = $0
   while (match(line, /(^|[^a-zA-Z0-9-])--[a-z][a-z-]*/)) {
     option = substr(line, RSTART, RLENGTH)
     sub(/^[^-]*/, "", option)
@@ -12,7 +23,7 @@ $1 == "verb" && NF == 2 { verb = $2; verbs = verbs " " verb; next }
   }
 }
 END {
-  print "# Completion of icebench for bash: verbs, their options, methods, files."
+  print "# Completion of icebench for bash: verbs, their options and the words these take, methods, files."
   print "_icebench() {"
   print "  local word=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]} options"
   print "  COMPREPLY=()"
@@ -25,6 +36,7 @@ END {
   for (i = 1; i <= n; i++) print "    " list[i] ") options=\"" substr(options[list[i]], 2) "\" ;;"
   print "    help) COMPREPLY=($(compgen -W \"" substr(verbs, 2) "\" -- \"$word\")); return ;;"
   print "  esac"
+  printf "  case \"$verb ${COMP_WORDS[COMP_CWORD - 1]}\" in\n%s  esac\n", takes
   print "  case $word in"
   print "    -*) COMPREPLY=($(compgen -W \"$options --db --help --no-color -q -v\" -- \"$word\")); return ;;"
   print "  esac"

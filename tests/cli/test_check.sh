@@ -33,8 +33,23 @@ run "$ICEBENCH_BIN" check "$x" --set 'topk.k=1|2|3|4' --set measure.rounds=3
 [ "$code" -eq 0 ] && grep -q '5 cells' "$work/out" && grep -q '3 rounds' "$work/out" && why="" || why="$(cat "$work/out" "$work/err")"
 verdict check__overrides__are_applied "$why"
 verdict check__override_out_of_range__refused "$(complains 2 '--set topk.k = 0, allowed whole numbers 1..' check "$x" --set topk.k=0)"
-verdict check__override_unknown__refused "$(complains 2 '--set measure.roundz: unknown key, allowed name, task' check "$x" --set measure.roundz=3)"
+verdict check__override_unknown__refused "$(complains 2 '--set measure.roundz: unknown key, did you mean measure.rounds?, allowed name, task' check "$x" --set measure.roundz=3)"
 
+verdict check__override_of_unknown_parameter__refused "$(complains 2 '--set topk.kk: unknown parameter of topk kk, did you mean k?' check "$x" --set topk.kk=3)"
+verdict check__unknown_preset__refused "$(complains 2 '; did you mean smoke?' check "$x" --preset smok)"
+verdict plan__filter_by_unknown_key__refused "$(complains 2 "unknown key 'methd', did you mean method?, allowed task" plan "$x" --filter methd=dense)"
+
+bad preset_with_unknown_key "$x:10:11: measure.round: unknown key, did you mean measure.rounds?" "$good
+presets:
+  good: {examples: 3}
+  worse: {measure.round: 3}"
+bad preset_out_of_range "$x:9:28: presets.worse.topk.k = 0, allowed whole numbers 1.." "$good
+presets:
+  worse: {name: y, topk.k: 0}"
+bad empty_list "methods = an empty list, allowed a list of 1..1000 methods" "name: x
+task: lra/listops
+model: lra/listops/softmax
+methods: []"
 bad unknown_key "$x:8:1: unknown key exmaples, did you mean examples?" "$good
 exmaples: 3"
 bad reserved_name "name = attn, allowed any other name" "$(echo "$good" | sed 's/^name:.*/name: attn/')"
@@ -114,6 +129,9 @@ verdict check__published_figures__have_a_cell_for_every_value "$why"
 
 # --- list, show, the environment
 why=""
+run "$ICEBENCH_BIN" list configs --format json
+[ "$code" -eq 0 ] && [ "$(grep -c '"kind": "\(experiment\|training\|aims\)"' "$work/out")" -eq "$(find configs -name '*.yaml' | wc -l)" ] && why="" || why="$(grep -B 2 -A 2 '"kind": ""\|"fault"' "$work/out" | head)"
+verdict list__every_file_of_configs__has_a_kind "$why"
 for what in methods tasks models configs; do
   run "$ICEBENCH_BIN" list "$what"
   [ "$code" -eq 0 ] && [ "$(wc -l <"$work/out")" -ge 2 ] || why="$why $what: $(cat "$work/out" "$work/err")"

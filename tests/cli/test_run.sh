@@ -179,7 +179,7 @@ code=$?
 why=""
 [ $code -eq 130 ] || why="exit code $code"
 [ "$(rows 'method, status')" = "dense|ok" ] || why="$why rows: $(rows 'method, status, reason')"
-grep -q 'icebench: interrupted; 1 cells are stored' "$work/err" && grep -q ' 1 left' "$work/out" || why="$why $(cat "$work/out" "$work/err")"
+grep -q 'icebench: interrupted; 1 cell is stored' "$work/err" && grep -q ' 1 left' "$work/out" || why="$why $(cat "$work/out" "$work/err")"
 verdict run__one_sigint__finishes_the_cell "$why"
 
 # --- presets, order, shards

@@ -210,7 +210,7 @@ static void test_when__task_seed_parameters_shape__decide(void **state) {
   assert_int_equal(x.n_cells, 2 + 3);
   for (int i = 0; i < x.n_cells; i++) assert_null(strstr(x.cell[i].source, "n=256"));
   config_free(&x);
-  refused(MINIMAL "methods: [{topk: {when: {}}}]\n", "when = a mapping, allowed");
+  refused(MINIMAL "methods: [{topk: {when: {}}}]\n", "when = an empty mapping, allowed");
   refused(MINIMAL "methods: [{topk: {when: 3}}]\n", "when = 3, allowed");
   refused(MINIMAL "methods: [{topk: {when: {n: 3}}}]\n", "topk"); /* shapes are of tensors only */
   refused(MINIMAL "methods: [{topk: {when: {method: dense}}}]\n", "method");
@@ -239,6 +239,7 @@ static void test_preset__overrides_and_name(void **state) {
   ice_err e = {0};
   assert_int_equal(config_load(scratch_write("s.yaml", text, strlen(text)), none, &x, &e), ICE_USAGE);
   assert_non_null(strstr(e.text, "preset = lang, allowed smoke, full"));
+  assert_non_null(strstr(e.text, "; did you mean long?"));
   refused(MINIMAL "methods: [dense]\npresets: {smoke: 3}\n", "smoke = 3, allowed a mapping");
   refused(MINIMAL "methods: [dense]\npresets: 3\n", "presets = 3");
 }
