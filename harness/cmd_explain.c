@@ -26,11 +26,13 @@ typedef struct request {
 
 /* ---- The row. */
 
+enum { COLUMNS = 4 };
+static const char *const columns[COLUMNS] = {"task", "model", "method", "seed"};
+
 /* Has the row this key, a column or a parameter, with this value? */
 static int has(const report_rows *r, int row, const char *key, const char *value) {
-  static const char *const columns[] = {"task", "model", "method", "seed"};
   char text[64];
-  for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+  for (int i = 0; i < COLUMNS; i++)
     if (!strcmp(columns[i], key)) return !strcmp(report_rows_text(r, row, key), value);
   json_t *params = json_loads(report_rows_text(r, row, "params"), 0, NULL);
   const json_t *v = json_object_get(params, key);
@@ -38,6 +40,26 @@ static int has(const report_rows *r, int row, const char *key, const char *value
   const int same = json_is_string(v) ? !strcmp(json_string_value(v), value) : json_is_number(v) && !strcmp(text, value);
   json_decref(params);
   return same;
+}
+
+/* ICE_USAGE when the key is neither a column nor a parameter of a method that has rows. */
+static int check_key(const report_rows *r, const char *filter, const char *key, ice_err *e) {
+  enum { NAMES = 256 };
+  const char *names[NAMES];
+  char near[200];
+  int n = 0, known = 0;
+  for (int i = 0; i < COLUMNS; i++) names[n++] = columns[i];
+  for (int row = 0; row < r->n; row++) {
+    const attn_method *m = registry_find(report_rows_text(r, row, "method"), NULL);
+    const int again = row && !strcmp(report_rows_text(r, row, "method"), report_rows_text(r, row - 1, "method"));
+    for (const attn_param *p = m && !again ? m->params : NULL; p && p->key && n < NAMES; p++) names[n++] = p->key;
+  }
+  for (int i = 0; i < n; i++) known |= !strcmp(names[i], key);
+  if (known) return ICE_OK;
+  registry_suggest(key, names, n, near, sizeof near);
+  near[strcspn(near, ",")] = 0;
+  return ice_fail(e, ICE_USAGE, "--filter %s: unknown key '%s'%s%s%s, allowed task, model, method, seed, or a parameter of a method that has rows", filter, key,
+                  *near ? ", did you mean " : "", near, *near ? "?" : "");
 }
 
 /* Does the row agree with all of KEY=VALUE,...? */
@@ -52,6 +74,7 @@ static int chosen(const report_rows *r, int row, const char *filter, int *agrees
       break;
     }
     *value++ = '\0';
+    rc = check_key(r, filter, pair, e);
     *agrees &= has(r, row, pair, value);
   }
   free(copy);
@@ -153,6 +176,7 @@ static int open_subject(subject *s, const report_rows *r, int row, const request
   o->model = &s->model;
   ICE_TRY(schedule_open(&s->schedule, o->method, o->params, s->names.params, s->model.cfg.layers, s->model.cfg.heads, e));
   o->heads = s->schedule.head;
+  s->names.threads = (int)report_rows_value(r, row, "threads");
   if (!number_u64(report_rows_text(r, row, "seed"), &o->seed)) return ice_fail(e, ICE_INTERNAL, "a row with a seed that is no number");
   o->threads = q->threads ? (int)q->threads : (int)report_rows_value(r, row, "threads");
   o->padded = json_object_get(s->config, "padding") != NULL;

@@ -226,6 +226,7 @@ void explain_print_yaml(const explain_options *o, const explain_result *r, const
   (void)fprintf(f, "name: %.90s-explained\ntask: %s\nmodel: \"%s\"\nseeds: %llu\n", names->experiment, o->task->name, names->model,
                 (unsigned long long)o->seed);
   if (examples) (void)fprintf(f, "examples: %lld\n", (long long)examples);
+  (void)fprintf(f, "threads: %d\n", names->threads);
   if (o->padded) (void)fputs("padding: compute\n", f);
   (void)fputs("methods:\n  - vanilla\n  - dense\n", f);
   for (int v = 0; v < EXPLAIN_VARIANTS; v++)

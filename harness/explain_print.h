@@ -10,6 +10,7 @@
 typedef struct explain_names { /* of the row that is explained */
   const char *experiment, *model, *params; /* params: canonical JSON */
   const json_t *config;                    /* the cell as it was configured */
+  int threads;                             /* it ran with */
   const char *file;                        /* where the schedules are, NULL: nowhere */
 } explain_names;
 

@@ -349,7 +349,7 @@ static void test_change_points__early_step__found_where_it_is(void **state) {
   int found = 0;
   for (uint64_t s = 0; s < 20; s++) {
     noise(x, 40, 2000 + s);
-    for (int i = 0; i < 6; i++) x[i] += 4;
+    for (int i = 0; i < 6; i++) x[i] += 1.1;
     found += stats_change_points(x, 40, 7, at) == 1 && at[0] == 6;
   }
   assert_in_range(found, 15, 20);
