@@ -191,7 +191,7 @@ const cli_verb cli_verb_check = {
         "are checked too; icebench train --help tells their keys. So are tables of aims (icebench gate --help).\n"
         "\n"
         "keys of an experiment (defaults):\n"
-        "  name                 needed; rows carry it. Letters, digits, '.', '_', '-'\n"
+        "  name                 needed; rows carry it. Letters, digits, '.', '_', '-', the first neither '.' nor '-'\n"
         "  task, model          needed; a value or a list. A model is an id TASK/NAME (lra/listops/softmax) or the "
         "path of\n"
         "                       a checkpoint; an id goes with its own task, a path with every task\n"

@@ -135,12 +135,16 @@ static int read_section(yaml_node *map, const char *section, config_experiment *
 
 /* ---- Lists. */
 
+/* Names become those of folders and files: nothing that leads out of one, or reads as an option. */
+static int is_name(const char *text) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+  return *text && *text != '.' && *text != '-' && strlen(text) <= 100 && !text[strspn(text, letters)];
+}
+
 static int read_name(const yaml_node *n, config_experiment *x, ice_err *e) {
   const char *name;
   ICE_TRY(yaml_string(n, &name, e));
-  size_t length = strlen(name);
-  if (length > 100 || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != length)
-    return yaml_fail(n, e, "allowed 1..100 letters, digits, '.', '_', '-'");
+  if (!is_name(name)) return yaml_fail(n, e, "allowed 1..100 letters, digits, '.', '_', '-', the first neither '.' nor '-'");
   if (!strcmp(name, "attn")) return yaml_fail(n, e, "allowed any other name: this one is that of rows which `icebench attn --save` stores");
   free(x->name);
   return (x->name = strdup(name)) ? ICE_OK : no_memory(e);
@@ -294,7 +298,8 @@ static int read_rules(loader *l, yaml_node *n, ice_err *e) {
 static const char *const smoke[] = {"examples=16", "measure.rounds=2", "measure.warmup=0", "measure.inputs=2", "measure.max_seconds=5", NULL};
 
 /* Its keys are read when it is chosen; `icebench check` chooses each in turn. */
-static int look_at_preset(yaml_node *preset, ice_err *e) {
+static int look_at_preset(const char *name, yaml_node *preset, ice_err *e) {
+  if (!is_name(name)) return yaml_fail_key(preset, e, "preset %s: its name is part of that of its rows: allowed letters, digits, '.', '_', '-', the first neither '.' nor '-'", name);
   if (!yaml_is_map(preset)) return yaml_fail(preset, e, "allowed a mapping such as {examples: 100, measure.rounds: 3}");
   for (int i = 0; i < yaml_count(preset); i++) (void)yaml_value(preset, i);
   return ICE_OK;
@@ -392,7 +397,7 @@ static int read_file(loader *l, yaml_doc *doc, ice_err *e) {
   if (n) ICE_TRY(read_rules(l, n, e));
   ICE_TRY(yaml_get_map(top, "presets", 0, &l->presets, e));
   ((documents *)l->x->impl)->presets = l->presets;
-  for (int i = 0; l->presets && i < yaml_count(l->presets); i++) ICE_TRY(look_at_preset(yaml_value(l->presets, i), e));
+  for (int i = 0; l->presets && i < yaml_count(l->presets); i++) ICE_TRY(look_at_preset(yaml_key(l->presets, i), yaml_value(l->presets, i), e));
   return yaml_finish(doc, e);
 }
 

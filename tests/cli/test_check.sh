@@ -46,6 +46,10 @@ presets:
 bad preset_out_of_range "$x:9:28: presets.worse.topk.k = 0, allowed whole numbers 1.." "$good
 presets:
   worse: {name: y, topk.k: 0}"
+bad name_that_leads_away "name = .., allowed 1..100 letters, digits, '.', '_', '-', the first neither '.' nor '-'" "$(echo "$good" | sed 's/^name:.*/name: ../')"
+bad preset_that_leads_away "$x:9:3: preset ../../y: its name is part of that of its rows" "$good
+presets:
+  ../../y: {examples: 3}"
 bad empty_list "methods = an empty list, allowed a list of 1..1000 methods" "name: x
 task: lra/listops
 model: lra/listops/softmax
