@@ -41,6 +41,7 @@ if command -v bash >/dev/null; then
   [ "$(offers run x.yaml --pre)" = --preset ] || why="$why options: $(offers run x.yaml --pre)"
   case " $(offers merge --) " in *" --keep "*) ;; *) why="$why merge: $(offers merge --)" ;; esac
   case " $(offers merge --) " in *" --preset "*) why="$why an option of another verb" ;; esac
+  [ "$(offers report --format j)" = json ] && [ "$(offers merge out.db --keep '')" = "out newest" ] || why="$why words of options: $(offers report --format j), $(offers merge out.db --keep '')"
   [ "$(offers show icef)" = iceformer ] || why="$why methods: $(offers show icef)"
   [ -z "$(offers check conf)" ] || why="$why files are bash's own: $(offers check conf)"
   verdict completion__verbs_options_methods__are_offered "$why"

@@ -16,12 +16,6 @@ cd "$work"
 [ -n "$("$program" list configs)" ] && [ -n "$("$program" list models)" ] || why="$why it does not find its folder"
 "$program" list models | grep -q "$OLDPWD" && why="$why it looks into the source tree"
 cd "$OLDPWD"
-if command -v bash >/dev/null; then
-  words=$(PATH="$root/opt/ice/bin:$PATH" bash -c '. "$1"; COMP_CWORD=3 COMP_WORDS=(icebench report --format j); _icebench; echo "${COMPREPLY[@]}"
-    COMP_CWORD=2 COMP_WORDS=(icebench show icef); _icebench; echo "${COMPREPLY[@]}"; COMP_CWORD=2 COMP_WORDS=(icebench run --max); _icebench; echo "${COMPREPLY[@]}"' \
-    bash "$root/opt/ice/share/bash-completion/completions/icebench")
-  [ "$words" = "$(printf 'json\niceformer\n--max-hours')" ] || why="$why completion: $words"
-fi
 find "$root" -type f -perm /022 | grep . && why="$why files that others may write"
 verdict install__below_a_prefix__works_alone "$why"
 
