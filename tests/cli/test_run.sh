@@ -182,6 +182,21 @@ why=""
 grep -q 'icebench: interrupted; 1 cell is stored' "$work/err" && grep -q ' 1 left' "$work/out" || why="$why $(cat "$work/out" "$work/err")"
 verdict run__one_sigint__finishes_the_cell "$why"
 
+# A sentinel that may not move by a nanosecond: the cell is measured anew once, then a row that says why, to be run again by the next
+# command. Two equal readings are possible, so there are some tries.
+printf 'name: noisy\ntask: synth/gauss\nshape: {n: 64, d: 16}\nthreads: 1\nmethods: [dense]\nmeasure: {rounds: 2, quality: false, noise: 1e-9, retries: 1}\n' >"$work/noisy.yaml"
+for try in 1 2 3 4 5; do
+  db="$work/noisy$try.db"
+  ice run "$work/noisy.yaml"
+  why=""
+  [ "$code" -eq 3 ] && grep -q '^dense: noise, once more: the sentinel took' "$work/out" || why="exit code $code: $(cat "$work/out")"
+  [ "$(rows "status || ' ' || (reason LIKE 'the sentinel took%')")" = "invalid-noise 1" ] || why="$why rows: $(rows 'status, reason')"
+  ice run "$work/noisy.yaml"
+  grep -q ' 1 run' "$work/out" || why="$why not run again: $(cat "$work/out")"
+  [ -n "$why" ] || break
+done
+verdict run__noise__measured_anew_then_a_row_that_says_so "$why"
+
 # --- presets, order, shards
 
 db="$work/p.db"
