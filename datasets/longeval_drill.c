@@ -212,7 +212,9 @@ static int make_topics(attn_rng *r, const drill_plan *plan, int64_t n, const dri
     each[i] = talk + i;
   }
   if (enough) out->turn->message = longeval_topics_prompt(each, n);
-  if (enough && asprintf(&out->turn->answer, "The first topic we discussed is %c%s.", *talk->topic | 0x20, talk->topic + 1) < 0) out->turn->answer = NULL;
+  /* As the record has it: the first talk is the one that stands behind these words, so that it is found like a line. */
+  if (enough && asprintf(&out->turn->answer, "Now the record start. USER: I would like to discuss the topic of %c%s.", *talk->topic | 0x20, talk->topic + 1) < 0)
+    out->turn->answer = NULL;
   for (int64_t i = 0; talk && i < n; i++) longeval_free_talk(talk + i);
   free(talk), free((void *)each);
   return enough && out->turn->message && out->turn->answer;

@@ -3,7 +3,7 @@
  * Look back. Every embedding gets the same number in its first dimension: with it a head can attend by position alone. Rotary embeddings turn
  * pair f of a query at i and of a key at j by i t_f and j t_f; a query A (cos(o t_f), -sin(o t_f)) and a key A (1, 0) score
  *     sum over f of A^2 cos((i - j - o) t_f)
- * which is largest for the key o tokens back (the first layers leave that dimension alone, so that all keys are of one length). Layer 0 looks
+ * which is largest for the key o tokens back: all embeddings are of one length, and the first layers leave that dimension alone, so that keys are, too. Layer 0 looks
  * 1, 2, 3 and 4 back, layer 1 looks 1, 4 and 8 back, and so every token of layer 2 knows the twelve tokens before it. The peak is soft: where
  * attention is certain it has no gradient.
  *
@@ -20,12 +20,13 @@
 
 #include "models/llama_model.h"
 
-enum { LOOK_UP_LAYER = 2, BACK_LAYER = 1, HEADS = 4, FAST_PAIRS = 4 };
+enum { LOOK_UP_LAYER = 2, BACK_LAYER = 1, HEADS = 4, FAST_PAIRS = 8 };
 static const int BACK[LOOK_UP_LAYER][HEADS] = {{1, 2, 3, 4}, {1, 4, 8, 0}}; /* 0: left as it is */
 static const float CONSTANT = 8.0f, /* times 1 / sqrt(width), what the other dimensions of an embedding have as deviation */
-    AMPLITUDE = 0.8f,               /* A is about 5.5 then: a step to either side costs 4 in the exponent */
+    STEP = 4.0f,                    /* what a step to either side of the right key costs in the exponent */
     REST = 0.1f,                    /* what is left of the random weights of a head that looks back */
-    LOUD = 4.0f,                    /* what is brought from one token back stands out by so much ... */
+    CONTEXT = 1.0f,                 /* what layer 0 brings of the four tokens before stands out by so much, */
+    LOUD = 4.0f,                    /* what layer 1 brings from one token back by so much ... */
     QUERY = 2.0f, KEY = 5.0f,       /* ... and a match is worth about 8 in the exponent */
     COPY = 3.4f;                    /* times 1 / sqrt(width): what is found weighs more than an embedding */
 
@@ -42,10 +43,18 @@ static double speed(const llama_config *c, int64_t f) {
   return pow((double)c->rope_base, -2.0 * (double)f / (double)c->head_dim) / (double)c->rope_scale;
 }
 
+/* A, divided by what the first dimension is after normalisation: slower turns need more. */
+static float back_amplitude(const llama_config *c) {
+  double turned = 0.0;
+  for (int64_t f = 0; f < FAST_PAIRS && f < c->head_dim / 2; f++) turned += 1.0 - cos(speed(c, f));
+  const double constant = (double)CONSTANT / sqrt(1.0 + (double)(CONSTANT * CONSTANT) / (double)c->width);
+  return (float)(sqrt((double)STEP * sqrt((double)c->head_dim) / turned) / constant);
+}
+
 static void look_back(const llama *m, int layer, int64_t head, int offset) {
   const llama_config *c = &m->cfg;
   const llama_layer *w = m->layer + layer;
-  const float amplitude = AMPLITUDE * c->rope_scale; /* slower turns need more */
+  const float amplitude = back_amplitude(c);
   for (int64_t i = 0; i < c->head_dim * c->width; i++) {
     row_of(&w->q, head * c->head_dim)[i] *= REST;
     row_of(&w->k, head * c->head_dim)[i] *= REST;
@@ -53,6 +62,7 @@ static void look_back(const llama *m, int layer, int64_t head, int offset) {
   for (int64_t f = 0; f < FAST_PAIRS && f < c->head_dim / 2; f++) {
     int64_t a, b;
     pair_rows(c, head, f, &a, &b);
+    for (int64_t t = 0; t < c->width; t++) row_of(&w->q, a)[t] = row_of(&w->q, b)[t] = row_of(&w->k, a)[t] = row_of(&w->k, b)[t] = 0.0f;
     row_of(&w->q, a)[0] = amplitude * (float)cos(offset * speed(c, f));
     row_of(&w->q, b)[0] = -amplitude * (float)sin(offset * speed(c, f));
     row_of(&w->k, a)[0] = amplitude;
@@ -85,6 +95,19 @@ static void copy(const llama *m, int layer) {
     for (int64_t k = 0; k < w->o.cols; k++) row_of(&w->o, t)[k] += share * row_of(&w->v, k)[t];
 }
 
+/* All embeddings of one length, of which the first dimension has the same share: keys of one length score by their place alone. */
+static void level_embeddings(const llama *m) {
+  const int64_t width = m->cfg.width;
+  const float constant = CONSTANT / sqrtf((float)width);
+  for (int64_t i = 0; i < m->cfg.vocab; i++) {
+    float *x = row_of(&m->embed, i);
+    double square = 0.0;
+    for (int64_t t = 1; t < width; t++) square += (double)x[t] * (double)x[t];
+    for (int64_t t = 1; t < width; t++) x[t] *= (float)(1.0 / sqrt(square));
+    x[0] = constant;
+  }
+}
+
 static void keep_constant(const llama *m, int layer) {
   const llama_layer *w = m->layer + layer;
   memset(row_of(&w->o, 0), 0, (size_t)w->o.cols * sizeof(float));
@@ -97,14 +120,16 @@ int llama_learner_prime(llama_learner *l, ice_err *e) {
   if (c->layers <= LOOK_UP_LAYER || c->heads < HEADS || c->kv_heads != c->heads)
     return ice_fail(e, ICE_USAGE, "prime: %lld layers, %lld heads for %lld of keys; allowed from %d layers and %d heads on, as many of keys",
                     (long long)c->layers, (long long)c->heads, (long long)c->kv_heads, LOOK_UP_LAYER + 1, HEADS);
-  for (int64_t i = 0; i < c->vocab; i++) row_of(&m->embed, i)[0] = CONSTANT / sqrtf((float)c->width);
+  level_embeddings(m);
   for (int layer = 0; layer < LOOK_UP_LAYER; layer++) {
     keep_constant(m, layer);
     for (int64_t head = 0; head < HEADS; head++)
       if (BACK[layer][head]) look_back(m, layer, head, BACK[layer][head]);
   }
-  for (int64_t t = 0; t < c->width; t++)
+  for (int64_t t = 0; t < c->width; t++) {
+    for (int64_t k = 0; k < m->layer[0].o.cols; k++) row_of(&m->layer[0].o, t)[k] *= CONTEXT;
     for (int64_t k = 0; k < c->head_dim; k++) row_of(&m->layer[BACK_LAYER].o, t)[k] *= LOUD;
+  }
   for (int layer = LOOK_UP_LAYER; layer < (int)c->layers; layer++) {
     look_up(m, layer);
     copy(m, layer);

@@ -74,7 +74,8 @@ static void check(const llama_config *c) {
     for (int h = 0; h < HEADS; h++) {
       int hits = 0;
       for (int i = 8; i < N; i++) hits += i - favourite[k][h][i] == back[k][h];
-      if (back[k][h] && hits < (N - 8) * 3 / 4) fail_msg("layer %d, head %d: %d of %d queries look %d back", k, h, hits, N - 8, back[k][h]);
+      /* embeddings are of one length, what layer 1 sees only nearly so */
+      if (back[k][h] && hits < (k == 0 ? N - 8 : (N - 8) * 2 / 3)) fail_msg("layer %d, head %d: %d of %d queries look %d back", k, h, hits, N - 8, back[k][h]);
     }
   for (int i = PERIOD; i < N; i++) mean += better[i] / (N - PERIOD);
   if (!(mean > 0.8)) fail_msg("what followed last time scores above %.2f of the keys", mean); /* 0.5 by chance */
