@@ -29,7 +29,8 @@ typedef struct drill_plan {
   drill_kind kind;
   int64_t least, most; /* records: uniform in between */
   int64_t turns, exchanges;
-  int bare; /* 1: the record stands alone, without the words around it; for first lessons */
+  int64_t bare;   /* 1: the record stands alone, without the words around it; for first lessons */
+  double weight;  /* what a token of an answer counts: kinds with short answers to long records need more */
 } drill_plan;
 
 typedef struct drill_turn {

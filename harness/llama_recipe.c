@@ -69,14 +69,17 @@ static int read_texts(yaml_node *top, llama_recipe *r, ice_err *e) {
 static int read_drill(yaml_node *map, drill_plan *d, ice_err *e) {
   int kind = 0;
   yaml_node *name = NULL;
-  *d = (drill_plan){.turns = 1, .exchanges = 4};
+  int bare = 0;
+  *d = (drill_plan){.turns = 1, .exchanges = 4, .weight = 1.0};
   ICE_TRY(yaml_get(map, "kind", 1, &name, e));
   ICE_TRY(yaml_choice(name, drill_kind_names, &kind, e));
   d->kind = (drill_kind)kind;
   ICE_TRY(yaml_get_int(map, "least", 1, 4000, &d->least, e));
   ICE_TRY(yaml_get_int(map, "most", 1, 4000, &d->most, e));
   ICE_TRY(yaml_get_int(map, "turns", 1, 4000, &d->turns, e));
-  ICE_TRY(yaml_get_bool(map, "bare", &d->bare, e));
+  ICE_TRY(yaml_get_bool(map, "bare", &bare, e));
+  d->bare = bare;
+  ICE_TRY(yaml_get_real(map, "weight", 0.01, 100.0, &d->weight, e));
   ICE_TRY(yaml_get_int(map, "exchanges", 1, LONGEVAL_TURNS, &d->exchanges, e));
   return d->least >= 1 && d->least <= d->most ? ICE_OK : yaml_fail(map, e, "least %lld, most %lld: allowed 1 <= least <= most", (long long)d->least, (long long)d->most);
 }
@@ -237,8 +240,8 @@ static int make_document(void *ctx, attn_rng *r, int32_t **ids, float **weight, 
     prompt_wrapped w = {0};
     rc = wrap_message(talk.turn[k].message, k == 0 && !m->plan->bare, &w, e);
     if (rc == ICE_OK) rc = append(&d, m->t, w.text, k == 0, 0.0f, e);
-    if (rc == ICE_OK) rc = append(&d, m->t, talk.turn[k].answer, 0, 1.0f, e);
-    if (rc == ICE_OK) d.ids[d.n] = tokenizer_eos(m->t), d.weight[d.n++] = 1.0f; /* append left room for it */
+    if (rc == ICE_OK) rc = append(&d, m->t, talk.turn[k].answer, 0, (float)m->plan->weight, e);
+    if (rc == ICE_OK) d.ids[d.n] = tokenizer_eos(m->t), d.weight[d.n++] = (float)m->plan->weight; /* append left room for it */
     free(w.text);
   }
   drill_free(&talk);

@@ -17,8 +17,8 @@ typedef struct llama_document {
   int64_t answer; /* predictions of tokens from here on count fully, those before it by prompt_weight */
 } llama_document;
 
-/** Makes a document: *ids and *weight, to free(), hold *n entries; weight[i] tells how much it counts that ids[i] is predicted, from 0,
- *  a prompt, to 1, an answer. A function of the state of r alone. */
+/** Makes a document: *ids and *weight, to free(), hold *n entries; weight[i] tells how much it counts that ids[i] is predicted: a prompt 0,
+ *  an answer 1 or what its drill says. A function of the state of r alone. */
 typedef int (*llama_maker)(void *ctx, attn_rng *r, int32_t **ids, float **weight, int64_t *n, ice_err *e);
 
 typedef struct llama_source {

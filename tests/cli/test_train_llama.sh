@@ -73,6 +73,16 @@ rm -rf "$work/drilled"
 run "$ICEBENCH_BIN" train "$work/e.yaml" -q --force
 cmp -s "$work/log" "$work/drilled.log.csv" && why="$why another seed has the same losses"
 verdict train__drills__same_seed_same_losses "$why"
+# what answers count is relative: four times for all drills changes nothing, for one of them it does
+why=""
+for kinds in '[a-z]*' words; do
+  rm -rf "$work/drilled"
+  sed "s/kind: \($kinds\),/kind: \1, weight: 4,/" "$work/d.yaml" >"$work/e.yaml"
+  run "$ICEBENCH_BIN" train "$work/e.yaml" -q --force
+  cmp -s "$work/log" "$work/drilled.log.csv" && same=same || same=other
+  [ "$kinds $same" = "[a-z]* same" ] || [ "$kinds $same" = "words other" ] || why="$why weight of $kinds: $same losses;"
+done
+verdict train__drills__weights_are_relative "$why"
 
 refused() { # WHAT SED: a recipe that check refuses with that text
   sed "$2" "$work/d.yaml" >"$work/e.yaml"
@@ -82,6 +92,7 @@ why="$(refused 'kind' 's/kind: words/kind: wards/')"
 why="$why$(refused 'least 2, most 1: allowed 1 <= least <= most' 's/most: 3/most: 1/')"
 why="$why$(refused 'reach' 's/reach: 400/reach: 513/')"
 why="$why$(refused 'prime: a model that goes on from' 's/^prime:/init: x\nprime:/')"
+why="$why$(refused 'weight' 's/turns: 1/weight: 0/')"
 why="$why$(refused 'turnz' 's/turns: 1/turnz: 1/')"
 verdict train__bad_drills__one_line "$why"
 exit $failed
