@@ -93,6 +93,16 @@ int prompt_wrap(const prompt *p, int brief, prompt_template t, prompt_wrapped *o
   return ice_fail(e, ICE_INTERNAL, "out of memory for a prompt");
 }
 
+int prompt_say(const char *message, int first, char **out, ice_err *e) {
+  const prompt p = {.text = (char *)(uintptr_t)message, .end = strlen(message)};
+  prompt_wrapped w = {0};
+  const int rc = prompt_wrap(&p, 0, PROMPT_VICUNA, &w, e);
+  const size_t skip = first ? 0 : sizeof SYSTEM; /* with the space behind it */
+  if (rc == ICE_OK) memmove(w.text, w.text + skip, strlen(w.text + skip) + 1);
+  *out = w.text;
+  return rc;
+}
+
 /* --- ids ------------------------------------------------------------------------------------------------------------ */
 
 /* Ids of the part before the query, then those of separator and rest, both whole. */

@@ -66,6 +66,9 @@ typedef struct prompt_wrapped {
 } prompt_wrapped;
 /** *out->text is to be freed. ICE_INTERNAL: out of memory. */
 int prompt_wrap(const prompt *p, int brief, prompt_template t, prompt_wrapped *out, ice_err *e);
+/** One message of a conversation in the vicuna form, up to where the assistant speaks; before the `first` one stands what the system
+ *  says. *out to free(); ICE_INTERNAL: out of memory. */
+int prompt_say(const char *message, int first, char **out, ice_err *e);
 
 /** Ids of n bytes of text, as the model's tokenizer makes them, behind the token of the beginning when `begin` is not 0; *ids to free().
  *  tokenizer_encode() is one. */

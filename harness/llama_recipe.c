@@ -224,25 +224,18 @@ static int append(document *d, const tokenizer *t, const char *text, int begin, 
   return n >= 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
 }
 
-/* The text around a message as a chat model is addressed; before the first one stands the system's. */
-static int wrap_message(const char *message, int first, prompt_wrapped *w, ice_err *e) {
-  const prompt p = {.text = (char *)(uintptr_t)message};
-  if (first) return prompt_wrap(&p, 0, PROMPT_VICUNA, w, e);
-  return asprintf(&w->text, "USER: %s ASSISTANT:", message) >= 0 ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a conversation");
-}
-
 static int make_document(void *ctx, attn_rng *r, int32_t **ids, float **weight, int64_t *n, ice_err *e) {
   const maker *m = ctx;
   document d = {0};
   drill talk;
   int rc = drill_make(r, m->plan, m->words, &talk, e);
   for (int64_t k = 0; rc == ICE_OK && k < talk.turns; k++) {
-    prompt_wrapped w = {0};
-    rc = wrap_message(talk.turn[k].message, k == 0 && !m->plan->bare, &w, e);
-    if (rc == ICE_OK) rc = append(&d, m->t, w.text, k == 0, 0.0f, e);
+    char *said = NULL;
+    rc = prompt_say(talk.turn[k].message, k == 0 && !m->plan->bare, &said, e);
+    if (rc == ICE_OK) rc = append(&d, m->t, said, k == 0, 0.0f, e);
     if (rc == ICE_OK) rc = append(&d, m->t, talk.turn[k].answer, 0, (float)m->plan->weight, e);
     if (rc == ICE_OK) d.ids[d.n] = tokenizer_eos(m->t), d.weight[d.n++] = (float)m->plan->weight; /* append left room for it */
-    free(w.text);
+    free(said);
   }
   drill_free(&talk);
   *ids = d.ids, *weight = d.weight, *n = d.n;

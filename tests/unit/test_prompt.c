@@ -470,6 +470,17 @@ static void test_real__zeroscrolls_rows(void **state) {
   }
 }
 
+static void test_say__the_message_between_user_and_assistant(void **state) {
+  (void)state;
+  char *first, *later;
+  assert_int_equal(prompt_say("What is left?\n\nNothing. ", 1, &first, NULL), ICE_OK);
+  assert_int_equal(prompt_say("What is left?\n\nNothing. ", 0, &later, NULL), ICE_OK);
+  assert_string_equal(later, "USER: What is left?\n\nNothing.  ASSISTANT:");
+  assert_true(!strncmp(first, "A chat between", 14) && strlen(first) > strlen(later));
+  assert_string_equal(first + strlen(first) - strlen(later) - 1, " USER: What is left?\n\nNothing.  ASSISTANT:");
+  free(first), free(later);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
 int main(void) {
   const struct CMUnitTest tests[] = {
@@ -485,6 +496,7 @@ int main(void) {
       TEST(test_rows__bad__say_what_and_where),
       TEST(test_release__zip_and_folder),
       TEST(test_wrap__plain_chat_and_brief),
+      TEST(test_say__the_message_between_user_and_assistant),
       TEST(test_ids__limit__context_loses_its_end),
       TEST(test_tidy__spaces_and_tags),
       TEST(test_real__case_0_of_200_lines),
