@@ -405,9 +405,9 @@ static int measure(cell *c, cell_result *out, ice_err *e) {
   measure_result result;
   measure_columns columns;
   int skip;
-  ICE_TRY(predict(c, out, e));
+  if (!c->job->times_only) ICE_TRY(predict(c, out, e));
   ICE_TRY(time_rounds(c, &result, &columns, &skip, out, e));
-  int rc = c->job->quality ? judge_timed(c, &q, e) : ICE_OK;
+  int rc = c->job->quality && !c->job->times_only ? judge_timed(c, &q, e) : ICE_OK;
   out->metric = calloc(MEASURE_METRICS + 3, sizeof *out->metric);
   out->sample = measure_samples(&result, columns, c->method->name, &out->n_samples);
   if (rc == ICE_OK && (!out->metric || !out->sample)) rc = ice_fail(e, ICE_INTERNAL, "out of memory");

@@ -35,6 +35,7 @@ typedef struct cell_job {
   int64_t examples; /* 0: all */
   int64_t timed;    /* examples in the timed set */
   int threads, rounds, warmup, quality;
+  int times_only;     /* 1: no accuracy, no errors; another process has judged the cell */
   int padded;         /* 1: padded positions are computed and masked */
   double max_seconds; /* of the timed rounds */
   cell_care care;
@@ -70,6 +71,11 @@ int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e);
 int cell_result_parse(const char *text, size_t n, cell_result *out, ice_err *e);
 void cell_job_free(cell_job *job);
 void cell_result_free(cell_result *r);
+
+/** Adds the times of another process (1, 2, ...) to the result of process 0; `part` stays the caller's. cell_join_end() after the last makes the
+ *  metrics of `method` that are made of times: medians, speed-ups, rounds; their intervals resample processes. See cell_join.c. */
+int cell_join(cell_result *into, const cell_result *part, int process, ice_err *e);
+int cell_join_end(cell_result *r, const char *method, uint64_t seed, ice_err *e);
 
 /** Runs a job in this process; out [1 + n_also]. Everything that can go wrong with a cell is in the result's status. A group
  *  succeeds as a whole or has one result, the failure: then its cells are to run one by one, for each to say its own. */

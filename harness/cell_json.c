@@ -18,8 +18,8 @@ char *cell_job_print(const cell_job *j) {
                 j->model_path, "method", j->method, "params", params, "split", (int)j->split, "seed", seed, "examples",
                 (json_int_t)j->examples, "timed", (json_int_t)j->timed, "threads", j->threads, "rounds", j->rounds,
                 "warmup", j->warmup, "quality", j->quality, "padded", j->padded, "max_seconds", j->max_seconds, "limit_gib", j->limit_gib);
-  json_t *care = json_pack("{s:f, s:f, s:i, s:b}", "precision", j->care.precision, "slowdown", j->care.slowdown, "max_rounds", j->care.max_rounds,
-                           "affinity", j->care.affinity);
+  json_t *care = json_pack("{s:f, s:f, s:i, s:b, s:b}", "precision", j->care.precision, "slowdown", j->care.slowdown, "max_rounds", j->care.max_rounds,
+                           "affinity", j->care.affinity, "times_only", j->times_only);
   json_t *words = json_pack("[I, I, I, i]", (json_int_t)j->length, (json_int_t)j->answer_tokens, (json_int_t)j->context, j->template);
   json_t *also = json_array();
   int whole = o && json_object_set_new(o, "care", care) == 0 && json_object_set_new(o, "words", words) == 0;
@@ -30,9 +30,9 @@ char *cell_job_print(const cell_job *j) {
   return text;
 }
 
-static int parse_care(const json_t *root, cell_care *out) {
-  return json_unpack(json_object_get(root, "care"), "{s:F, s:F, s:i, s:b}", "precision", &out->precision, "slowdown", &out->slowdown, "max_rounds",
-                     &out->max_rounds, "affinity", &out->affinity) == 0 &&
+static int parse_care(const json_t *root, cell_care *out, int *times_only) {
+  return json_unpack(json_object_get(root, "care"), "{s:F, s:F, s:i, s:b, s:b}", "precision", &out->precision, "slowdown", &out->slowdown, "max_rounds",
+                     &out->max_rounds, "affinity", &out->affinity, "times_only", times_only) == 0 &&
          out->precision >= 0.0 && out->slowdown >= 0.0 && out->slowdown <= 10.0 && out->max_rounds >= 0 && out->max_rounds <= 1000;
 }
 
@@ -86,7 +86,7 @@ int cell_job_parse(const char *text, size_t n, cell_job *out, ice_err *e) {
   out->timed = timed;
   out->split = (task_split)split;
   if (!impl->params || !json_is_object(params) || !number_u64(seed, &out->seed) || split < 0 || split >= TASK_SPLITS ||
-      !parse_care(impl->root, &out->care) || !read_words(impl->root, out) || !read_also(impl, out) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
+      !parse_care(impl->root, &out->care, &out->times_only) || !read_words(impl->root, out) || !read_also(impl, out) || examples < 0 || timed < 1 || out->threads < 1 || out->rounds < 1 || out->warmup < 0)
     return ice_fail(e, ICE_INTERNAL, "cell: job: a value is out of range");
   return ICE_OK;
 }

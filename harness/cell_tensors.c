@@ -132,7 +132,7 @@ static int measure(tensor_cell *c, cell_result *out, attn_status *support, ice_e
   plan.max_seconds *= cells;
   ICE_TRY(measure_rows_time(&c->rows, &c->set, &plan, &result, e));
   measure_rows_explain(&c->rows, c->note, sizeof c->note); /* of those that tried and failed, for want of memory most likely */
-  int rc = row->status == ATTN_OK && j->quality ? judge(c, e) : ICE_OK;
+  int rc = row->status == ATTN_OK && j->quality && !j->times_only ? judge(c, e) : ICE_OK;
   for (int i = 0; rc == ICE_OK && i < cells; i++)
     if (row[i].status != ATTN_OK) rc = ice_fail(e, ICE_INTERNAL, "%s (%s)", row[i].reason, attn_status_text(row[i].status));
   for (int i = 0; rc == ICE_OK && i < cells; i++) rc = report(c, row + i, &result, out + i, e);

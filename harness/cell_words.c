@@ -270,9 +270,9 @@ static int measure(words_cell *c, cell_result *out, ice_err *e) {
   marks m = {.mark = c->in.task->prompts->mark};
   measure_result result;
   measure_columns columns;
-  int rc = answer_all(c, &m, out, e);
+  int rc = c->job->times_only ? ICE_OK : answer_all(c, &m, out, e);
   if (rc == ICE_OK && (rc = time_rounds(c, &result, &columns, out, e)) == ICE_OK) {
-    rc = c->job->quality ? judge_timed(c, &q, e) : ICE_OK;
+    rc = c->job->quality && !c->job->times_only ? judge_timed(c, &q, e) : ICE_OK;
     if (rc == ICE_OK) rc = add_metrics(c, &result, columns, &q, &m, out, e);
     measure_free(&result);
   }

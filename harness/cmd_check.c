@@ -213,6 +213,8 @@ const cli_verb cli_verb_check = {
         "1..256\n"
         "  measure.rounds (9)         1..1000, rounds of timing         measure.warmup (1)     0..100 before them\n"
         "  measure.inputs (16)        1..4096, examples timed           measure.quality (true) errors, mass, recall\n"
+        "  measure.processes (1)      1..100, processes that time a cell one after the other, each of so many rounds; only the first\n"
+        "                             judges. From 6 on `compare` tells small changes from what hinders a process for all its life\n"
         "  measure.max_seconds (120)  budget of the timed rounds\n"
         "  measure.precision (0)      go on, up to measure.max_rounds (200), until the intervals of the speed-ups are narrower than\n"
         "                             this share of them; a row that did not get there says so\n"

@@ -93,8 +93,9 @@ static compare_finding judge_times(const compare_side *base, const compare_cell 
     return not_judged(before, after, "other machine");
   }
   const stats_runs x = {n->ns, n->runs, n->n_runs}, y = {b->ns, b->runs, b->n_runs};
+  const int many = x.runs >= STATS_LEAST && y.runs >= STATS_LEAST;
   const stats_rank_test test = stats_mann_whitney(n->ns, n->n_ns, b->ns, b->n_ns);
-  compare_finding f = {.base = before, .now = after, .change = stats_ratio_of_runs(x, y, SEED), .p = test.p, .effect = test.effect};
+  compare_finding f = {.base = many ? stats_time_of_runs(y, 1) : before, .now = many ? stats_time_of_runs(x, 1) : after, .change = stats_ratio_of_times(x, y, SEED), .p = test.p, .effect = test.effect};
   f.floor = isfinite(o->noise_floor) ? o->noise_floor : floor_of(now, n, &now->floor);
   if (!isfinite(f.floor)) f.floor = floor_of(base, b, &base->floor);
   f.gate = fmax(o->threshold[COMPARE_SPEED], f.floor); /* fmax passes over NAN */

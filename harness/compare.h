@@ -6,6 +6,9 @@
  * Judge    A change has an estimate with a 95 % interval and a gate. Worse: the whole interval lies beyond the gate. Better:
  *          the whole interval lies beyond it on the good side. Unsure: the estimate lies beyond the gate but not the whole
  *          interval, or the interval is so wide that a change of `detect` would most likely have been missed. Same: everything else.
+ * Times    Neighbours of a machine only ever add time, for a tenth of a second or longer: a process may be slow for all its life. So where both
+ *          sides have six processes or more (`measure.processes`, repetitions), the times that nothing hindered are compared: the
+ *          lowest decile over processes of the lowest decile of their rounds (stats_unhindered_ratio). With fewer: medians.
  * Gate     max(threshold, noise floor of the machine) for times, see calibrate.h; the threshold alone for what does not jitter.
  * Verdict  less accurate (5) before slower or bigger (4) before no verdict (6) before fine (0). No common cell is no verdict. */
 #ifndef ICE_COMPARE_H
@@ -29,7 +32,7 @@ const char *compare_verdict_name(compare_verdict v); /* "", same better worse un
 
 typedef struct compare_finding {
   compare_verdict verdict;
-  double base, now;      /* the metric on both sides                                                              */
+  double base, now;      /* the metric on both sides; of times of many processes, what nothing hindered             */
   stats_interval change; /* ratio or difference; lo = hi = value for what does not jitter                         */
   double gate;           /* ratio: worse beyond 1 + gate; difference: worse below -gate                           */
   double floor;          /* of times: the noise floor in use, NAN when none is known                              */

@@ -85,12 +85,15 @@ static const char rows_sql[] =
     " (SELECT value FROM metric t WHERE t.cell_id = a.id AND t.name = 'twin_instructions') AS twin_instructions,"
     " (SELECT group_concat(ns, ' ') FROM (SELECT ns FROM sample s WHERE s.cell_id = a.id AND s.method = a.method AND s.phase = 'attention'"
     "   ORDER BY round)) AS samples,"
+    " (SELECT group_concat(n, ' ') FROM (SELECT count(*) AS n FROM sample s WHERE s.cell_id = a.id AND s.method = a.method AND s.phase = 'attention'"
+    "   GROUP BY round / 1000 ORDER BY round / 1000)) AS processes," /* STORE_PROCESS */
     " " ITEMS_COLUMNS("a.id") " "
     "FROM attempt a JOIN build b ON b.id = a.build_id JOIN machine k ON k.id = a.machine_id LEFT JOIN metrics m ON m.cell_id = a.id "
     "WHERE (?1 = '' OR substr(b.git_commit, 1, length(?1)) = ?1) AND (?2 = '' OR a.experiment = ?2) "
     "AND a.experiment <> 'bench-gate' " /* its rows are ratios of two sides already */
     "ORDER BY a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.layers, a.causal, a.threads, a.isa, a.examples,"
     " a.partial, a.data_hash, a.model_hash, m.timed_inputs, padding, (a.replaced_utc_ms IS NULL OR ?1 <> ''), a.id";
+_Static_assert(STORE_PROCESS == 1000, "rows_sql has the number");
 static const char *const identity[] = {"task", "model", "method", "params", "seed", "n", "heads", "head_dim", "layers", "causal",
                                        "threads", "isa", "examples", "partial", "data_hash", "model_hash", "timed_inputs", "padding"};
 enum { IDENTITY = sizeof identity / sizeof *identity };
@@ -160,21 +163,29 @@ static int check_digest(const compare_side *s, store *db, int row, ice_err *e) {
 
 static int no_memory(ice_err *e) { return ice_fail(e, ICE_INTERNAL, "out of memory for the cells of a comparison"); }
 
-/* Appends the samples of a row as one more run. They must be positive and have the median that the row claims. */
-static int add_run(const compare_side *s, compare_cell *c, int row, ice_err *e) {
+/* Appends how many samples each process of a row has, n in all. */
+static int add_processes(compare_cell *c, const char *text, size_t n, ice_err *e) {
+  size_t *runs = realloc(c->runs, (c->n_runs + strlen(text) / 2 + 1) * sizeof *runs);
+  if (!runs) return no_memory(e);
+  c->runs = runs;
+  for (char *end; *text && n > 0; text = *end ? end + 1 : end) {
+    const size_t size = (size_t)strtoll(text, &end, 10);
+    runs[c->n_runs++] = size < n ? size : n;
+    n -= runs[c->n_runs - 1];
+  }
+  return ICE_OK;
+}
+
+/* Appends the samples of a row. They must be positive and have the median that the row claims. */
+static int add_samples(const compare_side *s, compare_cell *c, int row, ice_err *e) {
   const char *text = report_rows_text(&s->rows, row, "samples");
   if (!text) return ICE_OK;
   const size_t most = strlen(text) / 2 + 1;
   double *grown = realloc(c->ns, (c->n_ns + most) * sizeof *grown);
   if (!grown) return no_memory(e);
   c->ns = grown;
-  size_t *runs = realloc(c->runs, (c->n_runs + 1) * sizeof *runs);
   double *sorted = malloc(most * sizeof *sorted);
-  if (runs) c->runs = runs;
-  if (!runs || !sorted) {
-    free(sorted);
-    return no_memory(e);
-  }
+  if (!sorted) return no_memory(e);
   size_t n = 0;
   int rc = ICE_OK;
   for (char *end; *text && n < most; text = *end ? end + 1 : end, n++) {
@@ -184,7 +195,7 @@ static int add_run(const compare_side *s, compare_cell *c, int row, ice_err *e) 
   const double claimed = report_rows_value(&s->rows, row, "attention_ns"), median = stats_median(sorted, n);
   if (rc == ICE_OK && !(fabs(claimed - median) <= 1.0 + 1e-9 * median)) rc = contradiction(s, row, e, "attention_ns is not the median of its samples");
   free(sorted);
-  c->runs[c->n_runs++] = n;
+  if (rc == ICE_OK) rc = add_processes(c, text_or(&s->rows, row, "processes", ""), n, e);
   c->n_ns += n;
   return rc;
 }
@@ -201,7 +212,7 @@ static int read_cell(compare_side *s, store *db, int from, int to, ice_err *e) {
     if (row != c->row && !repetition) continue;
     ICE_TRY(check_numbers(s, row, e));
     ICE_TRY(check_digest(s, db, row, e));
-    if (repetition) ICE_TRY(add_run(s, c, row, e));
+    if (repetition) ICE_TRY(add_samples(s, c, row, e));
   }
   return items_read(report_rows_text(r, c->row, "predictions"), report_rows_text(r, c->row, "marks"), &c->items, e);
 }

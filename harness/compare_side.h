@@ -11,8 +11,8 @@
 typedef struct compare_cell {
   int row;               /* of the side's rows: the one that counts                        */
   char *identity;        /* text that both sides of a cell share; owned                     */
-  double *ns;            /* samples of the attention time, run after run; owned             */
-  size_t *runs;          /* [n_runs] samples of each run; owned                             */
+  double *ns;            /* samples of the attention time, process after process; owned     */
+  size_t *runs;          /* [n_runs] samples of each process, of all its rows; owned         */
   size_t n_runs, n_ns;
   items items;           /* how its examples were marked; owned                             */
 } compare_cell;

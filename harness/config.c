@@ -81,6 +81,7 @@ static const scalar scalars[] = {
     {NULL, "context", S_INT64, 16, 1 << 24, AT(context)},
     {"measure", "rounds", S_INT, 1, 1000, AT(rounds)},
     {"measure", "warmup", S_INT, 0, 100, AT(warmup)},
+    {"measure", "processes", S_INT, 1, CONFIG_MAX_PROCESSES, AT(processes)},
     {"measure", "inputs", S_INT64, 1, 4096, AT(timed)},
     {"measure", "max_seconds", S_REAL, 0.1, 1e6, AT(max_seconds)},
     {"measure", "quality", S_BOOL, 0, 0, AT(quality)},
@@ -687,6 +688,7 @@ static int load_doc(yaml_doc *doc, const char *file, const char *const *set, con
   *out = (config_experiment){.split = TASK_TEST,
                              .rounds = 9,
                              .warmup = 1,
+                             .processes = 1,
                              .max_rounds = 200,
                              .retries = 2,
                              .timed = 16,
@@ -756,6 +758,7 @@ char *config_cell_json(const config_experiment *x, const config_cell *c) {
   if (o && c->padded) (void)json_object_set_new(o, "padding", json_string("compute")); /* absent: as before there was the key */
   /* Keys that came later are named only where they are used: what was measured before keeps its identity. */
   if (o && x->precision > 0.0) (void)json_object_set_new(o, "precision", json_real(x->precision));
+  if (o && x->processes > 1) (void)json_object_set_new(o, "processes", json_integer(x->processes));
   if (o && x->slowdown > 0.0) (void)json_object_set_new(o, "slowdown", json_real(x->slowdown));
   if (o && c->task->prompts) {
     json_t *words = json_pack("{s:I, s:s, s:I, s:I}", "length", (json_int_t)c->length, "template", prompt_template_names[x->template],

@@ -26,12 +26,15 @@ typedef struct config_cell {
   int64_t length; /* of tasks of words that come in lengths; 0: the task does not */
 } config_cell;
 
+enum { CONFIG_MAX_PROCESSES = 100 };
+
 typedef struct config_experiment {
   char *file, *name;
   int64_t examples;     /* 0: all of the split                                     */
   task_split split;     /* key `split`: test (default) or dev                      */
   int threads;          /* default: cores of this machine, at most 2 x 64          */
   int rounds, warmup;   /* measure.rounds 1..1000 (9), measure.warmup 0..100 (1)   */
+  int processes;        /* measure.processes 1..CONFIG_MAX_PROCESSES (1): so many, one after the other, each of so many rounds */
   int64_t timed;        /* measure.inputs: examples in the timed set, 1..4096 (16) */
   double max_seconds;   /* measure.max_seconds: budget of the timed rounds (120)   */
   double precision;     /* measure.precision: go on until speed-ups have intervals narrower than this; 0: off (0)        */

@@ -49,7 +49,7 @@ cell_job run_job(const run_plan *p, const run_cell *c, const run_options *o) {
                         .warmup = x->warmup,
                         .quality = x->quality,
                         .padded = c->cell->padded,
-                        .max_seconds = x->max_seconds,
+                        .max_seconds = x->max_seconds / x->processes,
                         .limit_gib = x->limit_gib,
                         .care = {.precision = x->precision, .slowdown = x->slowdown, .max_rounds = x->max_rounds, .affinity = x->affinity},
                         .length = c->cell->length,
@@ -58,12 +58,13 @@ cell_job run_job(const run_plan *p, const run_cell *c, const run_options *o) {
                         .template = x->template};
 }
 
-/* Cells c [n] in one child. A group of n may take n times as long as one. */
-static int ask(const run_state *r, const run_cell *const *c, int n, run_outcome *out, ice_err *e) {
+/* Cells c [n] in one child, of which another has judged them where times_only. A group of n may take n times as long as one. */
+static int ask(const run_state *r, const run_cell *const *c, int n, int times_only, run_outcome *out, ice_err *e) {
   const config_experiment *x = &r->p->x;
   const char *also[CELL_GROUP];
   cell_job job = run_job(r->p, c[0], r->o);
   job.also = also;
+  job.times_only = times_only;
   for (int i = 1; i < n; i++) also[job.n_also++] = c[i]->cell->params_json;
   const run_limits limits = {.seconds = n * x->limit_seconds, .gib = x->limit_gib, .result_bytes = CELL_MAX_RESULT};
   const char *const argv[] = {r->self, "__cell", NULL};
@@ -125,9 +126,9 @@ static double widest(const cell_result *res) {
 /* What a reader of the row must know: the cell's label, and that measure.max_seconds ended the rounds early. */
 static void make_label(const run_state *r, const run_cell *c, const cell_result *res, char *out, size_t size) {
   const double rounds = value_of(res, "rounds");
-  const int cut = rounds < r->p->x.rounds; /* NAN: nothing was timed */
+  const int asked = r->p->x.rounds * r->p->x.processes, cut = rounds < asked; /* NAN: nothing was timed */
   size_t n = (size_t)snprintf(out, size, "%s", c->label);
-  if (cut) n += (size_t)snprintf(out + n, size - n, "%s%.0f of %d rounds", n ? ", " : "", rounds, r->p->x.rounds);
+  if (cut) n += (size_t)snprintf(out + n, size - n, "%s%.0f of %d rounds", n ? ", " : "", rounds, asked);
   if (n < size && r->p->x.slowdown > 0.0) n += (size_t)snprintf(out + n, size - n, "%sslowed by %g %%", n ? ", " : "", 100.0 * r->p->x.slowdown);
   const double width = widest(res);
   if (n < size && r->p->x.precision > 0.0 && !(width <= r->p->x.precision))
@@ -229,10 +230,10 @@ static void free_results(cell_result *res, int n) {
 
 /* Cells in a child; again, as often as the experiment allows, while the machine was not fit to be measured on. The last try
  * counts; `noise` says what was wrong with it. An interruption leaves no result. */
-static int measure(run_state *r, const run_cell *const *c, int n, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
+static int measure_once(run_state *r, const run_cell *const *c, int n, int times_only, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
   const config_experiment *x = &r->p->x;
   for (int left = x->retries;; left--) {
-    ICE_TRY(ask(r, c, n, o, e));
+    ICE_TRY(ask(r, c, n, times_only, o, e));
     if (o->end == RUN_INTERRUPTED) return ICE_OK;
     noise[0] = '\0';
     if (!read_results(o, x->limit_gib, n, res) || x->noise <= 0.0 || !hygiene_noise(res->metric, res->n_metrics, x->noise, noise, size) || left == 0) return ICE_OK;
@@ -244,6 +245,58 @@ static int measure(run_state *r, const run_cell *const *c, int n, run_outcome *o
     free(o->output);
     *o = (run_outcome){0};
   }
+}
+
+static int all_ok(const cell_result *res, int n) {
+  for (int i = 0; i < n; i++)
+    if (strcmp(res[i].status, "ok")) return 0;
+  return 1;
+}
+
+/* `part` in place of `res`, both [n]. */
+static void replace(cell_result *res, cell_result *part, int n) {
+  free_results(res, n);
+  for (int i = 0; i < n; i++) {
+    res[i] = part[i];
+    if (part[i].reason == part[i].text) res[i].reason = res[i].text;
+    part[i] = (cell_result){0};
+  }
+}
+
+/* One more process for cells [n] that are ok; one that fails is their result. */
+static int measure_again(run_state *r, const run_cell *const *c, int n, int process, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
+  cell_result part[CELL_GROUP] = {0};
+  run_outcome own = {0};
+  int rc = measure_once(r, c, n, 1, &own, part, noise, size, e);
+  o->wall_ms += own.wall_ms;
+  o->end = own.end;
+  if (rc == ICE_OK && own.end != RUN_INTERRUPTED && !all_ok(part, n)) replace(res, part, n);
+  else
+    for (int i = 0; rc == ICE_OK && own.end != RUN_INTERRUPTED && i < n; i++) rc = cell_join(res + i, part + i, process, e);
+  free_results(part, n);
+  free(own.output);
+  return rc;
+}
+
+/* Cells in as many processes as the experiment asks for. They have noise when more than half of the processes had: then neighbours
+ * leave too few that were not hindered. */
+static int measure(run_state *r, const run_cell *const *c, int n, run_outcome *o, cell_result *res, char *noise, size_t size, ice_err *e) {
+  const int processes = r->p->x.processes;
+  char last[200] = "";
+  ICE_TRY(measure_once(r, c, n, 0, o, res, noise, size, e));
+  if (processes == 1 || o->end == RUN_INTERRUPTED || !all_ok(res, n)) return ICE_OK;
+  int noisy = *noise != '\0', p = 1;
+  (void)snprintf(last, sizeof last, "%s", noise);
+  for (; p < processes && all_ok(res, n); p++) {
+    ICE_TRY(measure_again(r, c, n, p, o, res, noise, size, e));
+    if (o->end == RUN_INTERRUPTED) return ICE_OK;
+    noisy += *noise != '\0';
+    if (*noise) (void)snprintf(last, sizeof last, "%s", noise);
+  }
+  noise[0] = '\0';
+  if (2 * noisy > processes) (void)snprintf(noise, size, "%d of %d processes: %.150s", noisy, processes, last);
+  for (int i = 0; all_ok(res, n) && i < n; i++) ICE_TRY(cell_join_end(res + i, c[i]->cell->method->name, c[i]->cell->seed, e));
+  return ICE_OK;
 }
 
 /* Adds the count of the cell's twin to its metrics. A machine without valgrind, or a cell too slow for it, goes without: NULL. */
@@ -280,7 +333,7 @@ static int run_group(run_state *r, const run_cell *const *c, int n, int *apart, 
   cell_result res[CELL_GROUP] = {0};
   run_outcome o = {0};
   char noise[200] = "";
-  int rc = ICE_OK, ok = 1;
+  int rc = ICE_OK;
   *apart = 0;
   if (c[0]->missing) {
     res[0].status = "skipped";
@@ -292,8 +345,7 @@ static int run_group(run_state *r, const run_cell *const *c, int n, int *apart, 
     rc = measure(r, c, n, &o, res, noise, sizeof noise, e);
   }
   const int none = rc != ICE_OK || o.end == RUN_INTERRUPTED;
-  for (int i = 0; !none && i < n; i++) ok &= !strcmp(res[i].status, "ok");
-  *apart = !none && n > 1 && !ok;
+  *apart = !none && n > 1 && !all_ok(res, n);
   for (int i = 0; !none && !*apart && rc == ICE_OK && i < n; i++) rc = keep(r, c[i], res + i, noise, started, o.wall_ms / n, e);
   free_results(res, n);
   free(o.output);
@@ -318,7 +370,7 @@ int run_measure(run_plan *p, const run_cell *c, const run_options *o, double slo
   if (c->missing) return ICE_OK;
   ICE_TRY(find_self(&r, e));
   p->x.slowdown = slowdown;
-  const int rc = ask(&r, &c, 1, &outcome, e);
+  const int rc = ask(&r, &c, 1, 1, &outcome, e);
   p->x.slowdown = before;
   if (rc == ICE_OK) (void)read_results(&outcome, p->x.limit_gib, 1, out);
   free(outcome.output);

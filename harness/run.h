@@ -112,7 +112,7 @@ struct cell_job;
 struct cell_result;
 /** What a child is told of a cell. Its texts are those of plan and cell. */
 struct cell_job run_job(const run_plan *p, const run_cell *c, const run_options *o);
-/** One cell in a child, without any database, the method slowed by a share. What becomes of it is in *out, to free with
+/** Times one cell in one child, without any database and without judging it, the method slowed by a share. What becomes of it is in *out, to free with
  *  cell_result_free(); after an interruption that says failed. */
 int run_measure(run_plan *p, const run_cell *c, const run_options *o, double slowdown, const run_stop *stop, struct cell_result *out,
                 ice_err *e);

@@ -149,14 +149,14 @@ static size_t count_all(stats_runs r) {
   return n;
 }
 
-/* One resample of whole runs and of rounds within them; returns how many samples it has (at most runs times the largest). */
-static size_t draw_runs(stats_runs r, attn_rng *rng, double *out) {
+/* Draws whole runs of r, and rounds within each: places in r.x into pick; returns how many (at most runs times the largest). */
+static size_t draw_runs(stats_runs r, attn_rng *rng, size_t *pick) {
   size_t n = 0;
   for (size_t i = 0; i < r.runs; i++) {
     const size_t run = (size_t)attn_rng_below(rng, r.runs);
-    const double *x = r.x;
-    for (size_t k = 0; k < run; k++) x += r.size[k];
-    for (size_t k = 0; k < r.size[run]; k++) out[n++] = x[attn_rng_below(rng, r.size[run])];
+    size_t first = 0;
+    for (size_t k = 0; k < run; k++) first += r.size[k];
+    for (size_t k = 0; k < r.size[run]; k++) pick[n++] = first + (size_t)attn_rng_below(rng, r.size[run]);
   }
   return n;
 }
@@ -168,24 +168,148 @@ static size_t most_drawn(stats_runs r) {
   return most * r.runs;
 }
 
+/* The median of what was drawn, through `room`. */
+static double median_drawn(const double *x, const size_t *pick, size_t n, double *room) {
+  for (size_t i = 0; i < n; i++) room[i] = x[pick[i]];
+  return stats_median(room, n);
+}
+
+typedef struct workspace { /* of resamples; one block */
+  double *room, *sampled;  /* [most], [RESAMPLES] */
+  size_t *pick;            /* [most] */
+} workspace;
+
+static int open_workspace(workspace *w, size_t most) {
+  w->sampled = malloc((RESAMPLES + most) * sizeof *w->sampled + most * sizeof *w->pick);
+  if (!w->sampled) return 0;
+  w->room = w->sampled + RESAMPLES;
+  w->pick = (size_t *)(w->room + most);
+  return 1;
+}
+
+static double median_of_all(stats_runs r, workspace *w) {
+  const size_t n = count_all(r);
+  memcpy(w->room, r.x, n * sizeof *w->room);
+  return stats_median(w->room, n);
+}
+
 stats_interval stats_ratio_of_runs(stats_runs a, stats_runs b, uint64_t seed) {
   const size_t na = count_all(a), nb = count_all(b), most_a = most_drawn(a), most_b = most_drawn(b);
-  if (na == 0 || nb == 0 || !all_finite(a.x, na) || !all_finite(b.x, nb)) return unknown;
-  double *x = malloc((most_a + most_b + RESAMPLES) * sizeof *x), *y = x ? x + most_a : NULL, *sampled = x ? y + most_b : NULL;
-  if (!x) return unknown;
-  memcpy(x, a.x, na * sizeof *x);
-  memcpy(y, b.x, nb * sizeof *y);
-  stats_interval r = {stats_median(x, na) / stats_median(y, nb), NAN, NAN};
+  workspace w;
+  if (na == 0 || nb == 0 || !all_finite(a.x, na) || !all_finite(b.x, nb) || !open_workspace(&w, most_a > most_b ? most_a : most_b)) return unknown;
+  stats_interval r = {median_of_all(a, &w) / median_of_all(b, &w), NAN, NAN};
   const int enough = na >= STATS_LEAST && nb >= STATS_LEAST;
   attn_rng rng;
   attn_rng_seed(&rng, seed, na + nb);
   for (int i = 0; enough && i < RESAMPLES; i++) {
-    const size_t drawn_a = draw_runs(a, &rng, x), drawn_b = draw_runs(b, &rng, y);
-    sampled[i] = stats_median(x, drawn_a) / stats_median(y, drawn_b);
+    const double above = median_drawn(a.x, w.pick, draw_runs(a, &rng, w.pick), w.room);
+    w.sampled[i] = above / median_drawn(b.x, w.pick, draw_runs(b, &rng, w.pick), w.room);
+  }
+  if (enough) r = percentiles(r.value, w.sampled);
+  free(w.sampled);
+  return r;
+}
+
+stats_interval stats_ratio_of_paired_runs(const double *a, const double *b, const size_t *size, size_t runs, uint64_t seed) {
+  const stats_runs above = {a, size, runs}, below = {b, size, runs};
+  const size_t n = count_all(above);
+  workspace w;
+  if (n == 0 || !all_finite(a, n) || !all_finite(b, n) || !open_workspace(&w, most_drawn(above))) return unknown;
+  stats_interval r = {median_of_all(above, &w) / median_of_all(below, &w), NAN, NAN};
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, n);
+  for (int i = 0; n >= STATS_LEAST && i < RESAMPLES; i++) {
+    const size_t drawn = draw_runs(above, &rng, w.pick);
+    w.sampled[i] = median_drawn(a, w.pick, drawn, w.room) / median_drawn(b, w.pick, drawn, w.room);
+  }
+  if (n >= STATS_LEAST) r = percentiles(r.value, w.sampled);
+  free(w.sampled);
+  return r;
+}
+
+stats_interval stats_median_of_runs(stats_runs r, uint64_t seed) {
+  const size_t n = count_all(r);
+  workspace w;
+  if (n == 0 || !all_finite(r.x, n) || !open_workspace(&w, most_drawn(r))) return unknown;
+  stats_interval m = {median_of_all(r, &w), NAN, NAN};
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, n);
+  for (int i = 0; n >= STATS_LEAST && i < RESAMPLES; i++) w.sampled[i] = median_drawn(r.x, w.pick, draw_runs(r, &rng, w.pick), w.room);
+  if (n >= STATS_LEAST) m = percentiles(m.value, w.sampled);
+  free(w.sampled);
+  return m;
+}
+
+/* ---- Times that nothing hindered. */
+
+static const double UNHINDERED = 0.1; /* quantile */
+
+static double low_quantile(double *x, size_t n) {
+  if (n > 1) qsort(x, n, sizeof *x, ascending);
+  return stats_quantile(x, n, UNHINDERED);
+}
+
+/* The time of each run into out [runs]; 0 when memory is out, a run is empty or a sample not finite. */
+static int times_of_runs(stats_runs r, double *out) {
+  const size_t n = count_all(r);
+  double *copy = n && all_finite(r.x, n) ? malloc(n * sizeof *copy) : NULL, *x = copy;
+  int whole = copy != NULL;
+  if (copy) memcpy(copy, r.x, n * sizeof *copy);
+  for (size_t i = 0; copy && i < r.runs; x += r.size[i++]) {
+    out[i] = low_quantile(x, r.size[i]);
+    whole &= r.size[i] > 0;
+  }
+  free(copy);
+  return whole;
+}
+
+/* low_quantile() of a resample of `sorted` [n], which need not be sorted: how often each was drawn, in `drawn` [n], says its ranks. */
+static double resampled_time(const double *sorted, size_t n, attn_rng *rng, size_t *drawn) {
+  const double at = UNHINDERED * (double)(n - 1), low = floor(at);
+  const size_t rank = (size_t)low;
+  memset(drawn, 0, n * sizeof *drawn);
+  for (size_t i = 0; i < n; i++) drawn[attn_rng_below(rng, n)]++;
+  size_t first = 0, below = drawn[0]; /* below: drawn up to first */
+  while (below <= rank) below += drawn[++first];
+  size_t next = first;
+  if (n > 1 && below <= rank + 1)
+    while (!drawn[++next]) {}
+  return sorted[first] + (at - low) * (sorted[next] - sorted[first]);
+}
+
+stats_interval stats_unhindered_ratio(stats_runs a, stats_runs b, uint64_t seed) {
+  const size_t most = a.runs > b.runs ? a.runs : b.runs;
+  double *times = malloc((a.runs + b.runs + RESAMPLES) * sizeof *times + most * sizeof(size_t));
+  double *below = times ? times + a.runs : NULL, *sampled = times ? below + b.runs : NULL;
+  size_t *drawn = (size_t *)(times ? sampled + RESAMPLES : NULL);
+  if (!times || !times_of_runs(a, times) || !times_of_runs(b, below)) {
+    free(times);
+    return unknown;
+  }
+  stats_interval r = {low_quantile(times, a.runs) / low_quantile(below, b.runs), NAN, NAN};
+  const int enough = a.runs >= STATS_LEAST && b.runs >= STATS_LEAST;
+  attn_rng rng;
+  attn_rng_seed(&rng, seed, a.runs + b.runs);
+  for (int i = 0; enough && i < RESAMPLES; i++) {
+    const double above = resampled_time(times, a.runs, &rng, drawn);
+    sampled[i] = above / resampled_time(below, b.runs, &rng, drawn);
   }
   if (enough) r = percentiles(r.value, sampled);
-  free(x);
+  free(times);
   return r;
+}
+
+stats_interval stats_ratio_of_times(stats_runs a, stats_runs b, uint64_t seed) {
+  return a.runs >= STATS_LEAST && b.runs >= STATS_LEAST ? stats_unhindered_ratio(a, b, seed) : stats_ratio_of_runs(a, b, seed);
+}
+
+double stats_time_of_runs(stats_runs r, int many) {
+  const size_t n = count_all(r);
+  double *x = n ? malloc(n * sizeof *x) : NULL, t = NAN; /* runs are not more than samples, or a run is empty */
+  if (x && many && r.runs <= n) t = times_of_runs(r, x) ? low_quantile(x, r.runs) : (double)NAN;
+  else if (x && !many && all_finite(r.x, n)) t = stats_median(memcpy(x, r.x, n * sizeof *x), n);
+  free(x);
+  return t;
 }
 
 stats_interval stats_paired_ratio(int64_t both, int64_t only_a, int64_t only_b) {

@@ -42,6 +42,20 @@ typedef struct stats_runs {
  *  when a side has fewer than STATS_LEAST samples. */
 stats_interval stats_ratio_of_runs(stats_runs a, stats_runs b, uint64_t seed);
 
+/** The same of paired rounds: a and b [sum of size] belong together sample by sample. Fewer than STATS_LEAST samples: no interval. */
+stats_interval stats_ratio_of_paired_runs(const double *a, const double *b, const size_t *size, size_t runs, uint64_t seed);
+/** Median of all samples of several runs; runs are resampled as wholes, then rounds within them. */
+stats_interval stats_median_of_runs(stats_runs r, uint64_t seed);
+/** Ratio a/b of the times that work takes when nothing hinders it. Neighbours of a machine only ever add time, and a whole run may fall
+ *  among them: the time of a run is the lowest decile of its rounds, the time of a side the lowest decile of its runs' times. Runs are
+ *  resampled, rounds are not: their spread is in what runs differ by (Davison & Hinkley 1997, 3.8). What slows less than nine rounds of
+ *  ten goes unseen. lo and hi are NAN when a side has fewer than STATS_LEAST runs; all NAN when a run is empty. */
+stats_interval stats_unhindered_ratio(stats_runs a, stats_runs b, uint64_t seed);
+/** The ratio of choice for times: stats_unhindered_ratio() where both sides have STATS_LEAST runs, else stats_ratio_of_runs(). */
+stats_interval stats_ratio_of_times(stats_runs a, stats_runs b, uint64_t seed);
+/** The time of a side as that ratio takes it, where `many` (both sides have STATS_LEAST runs): unhindered, else the median of all. */
+double stats_time_of_runs(stats_runs r, int many);
+
 /** Mean of n values (F1, ROUGE: scores that are no hits), resampled by items. lo and hi are NAN for n < STATS_LEAST. */
 stats_interval stats_mean_bootstrap(const double *x, size_t n, uint64_t seed);
 /** Paired bootstrap of two methods on the same n items: mean(a) - mean(b). */

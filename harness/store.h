@@ -16,6 +16,8 @@ typedef struct store_metric {
   double value, lo, hi;
 } store_metric;
 
+/** Rounds of a cell that several processes timed: round r of process p is stored as p * STORE_PROCESS + r. */
+enum { STORE_PROCESS = 1000 };
 typedef struct store_sample { /* one raw timing */
   const char *method;         /* "vanilla", "dense" or the cell's own method */
   const char *phase;          /* "attention", "build", "query", "model" */

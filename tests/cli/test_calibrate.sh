@@ -37,6 +37,26 @@ why=""
 sql "$work/slow.db" "SELECT label FROM results" | grep -q 'slowed by 1000 %' || why="$why the row does not say that it was slowed"
 verdict compare__injected_slowdown__4 "$why"
 
+# Several processes: rounds of each, judged once; the samples say whose they are, and the numbers of the row are made of all of them.
+"$ICEBENCH_BIN" run "$work/cell.yaml" --db "$work/many.db" -q --set measure.processes=7 --set measure.quality=true
+why=""
+samples=$(sql "$work/many.db" "SELECT count(*), count(DISTINCT round / 1000), max(round), min(ns) > 0 FROM sample WHERE method = 'dense' AND phase = 'attention'")
+[ "$samples" = "42|7|6005|1" ] || why="samples: $samples"
+row=$(sql "$work/many.db" "SELECT rounds, status, label IS NULL, rel_l2_error IS NOT NULL, attention_ns_lo <= attention_ns AND attention_ns <= attention_ns_hi FROM results")
+[ "$row" = "42|ok|1|1|1" ] || why="$why row: $row"
+run "$ICEBENCH_BIN" compare "$work/many.db" "$work/many.db" --format json --detect 100
+[ "$code" -eq 0 ] && grep -q '"runs_base": 7' "$work/out" || why="$why exit code $code: $(cat "$work/out" "$work/err")"
+"$ICEBENCH_BIN" run "$work/cell.yaml" --db "$work/many.db" -q --set measure.processes=7 --set measure.quality=true --set measure.slowdown=10 --set name=slow
+run "$ICEBENCH_BIN" compare "$work/many.db#tiny" "$work/many.db#slow" --format json
+[ "$code" -eq 4 ] || why="$why slowed: exit code $code: $(cat "$work/out" "$work/err")"
+verdict run__seven_processes__one_row_of_all_their_rounds "$why"
+
+run "$ICEBENCH_BIN" calibrate "$work/cell.yaml" --runs 3 --set measure.processes=6 --db "$work/six.db"
+[ "$code" -eq 0 ] && [ "$(sql "$work/six.db" "SELECT runs, rounds, floor >= 0 FROM noise_floor")" = "6|36|1" ] && why="" ||
+  why="exit code $code: $(cat "$work/err") $(sql "$work/six.db" "SELECT * FROM noise_floor")"
+verdict calibrate__six_processes__36_rounds_a_measurement "$why"
+verdict run__no_process__2 "$(complains 2 "1..100" run "$work/cell.yaml" --set measure.processes=0 --db "$work/r.db")"
+
 verdict compare__nobody__6 "$(complains 6 "no row of experiment nobody" compare "$work/r.db" "$work/r.db#nobody")"
 verdict calibrate__few_rounds__2 "$(complains 2 "raise measure.rounds" calibrate "$work/cell.yaml" --runs 3 --set measure.rounds=5 --db "$work/r.db")"
 verdict calibrate__bad_options__2 "$(complains 2 "--runs" calibrate --runs 2 --db "$work/r.db")$(complains 2 "--rate" calibrate --rate 1 --db "$work/r.db")"

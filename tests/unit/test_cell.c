@@ -100,6 +100,7 @@ static const cell_job job = {.task = "lra/listops",
                              .rounds = 9,
                              .warmup = 1,
                              .quality = 1,
+                             .times_only = 1,
                              .max_seconds = 0.1,
                              .limit_gib = 8};
 
@@ -115,7 +116,7 @@ static void test_job__round_trip__keeps_everything(void **state) {
   assert_string_equal(back.params_json, job.params_json);
   assert_true(back.seed == job.seed && back.examples == job.examples && back.timed == job.timed);
   assert_true(back.split == job.split && back.threads == 2 && back.rounds == 9 && back.warmup == 1 &&
-              back.quality == 1);
+              back.quality == 1 && back.times_only == 1);
   assert_true(back.max_seconds == 0.1 && back.limit_gib == 8.0);
   cell_job_free(&back);
   free(text);
@@ -168,6 +169,45 @@ static void test_job__damaged__is_refused_at_every_byte(void **state) {
   }
   free(text);
 }
+
+/* ---- Several processes. */
+
+/* A result with two rounds of topk at ns and ns + 2, of dense at 3 ns (`dense` rounds of it), on the heap as a parsed one is. */
+static cell_result process_of(int64_t ns, int dense) {
+  cell_result r = {.status = "ok", .resident_bytes = ns, .metric = calloc(4, sizeof *r.metric), .n_metrics = 4, .sample = calloc(8, sizeof *r.sample)};
+  const char *const name[] = {"attention_ns", "speedup_dense", "rounds", "mass"};
+  for (int i = 0; i < 4; i++) r.metric[i] = (store_metric){name[i], i == 3 ? 0.5 : -1, NAN, NAN};
+  for (int i = 0; i < 2; i++) r.sample[r.n_samples++] = (store_sample){"topk", "attention", i, ns + 2 * i};
+  for (int i = 0; i < dense; i++) r.sample[r.n_samples++] = (store_sample){"dense", "attention", i, 3 * ns};
+  return r;
+}
+
+static void test_join__three_processes__medians_and_pairs_of_all(void **state) {
+  (void)state;
+  cell_result all = process_of(10, 2), second = process_of(100, 1), third = process_of(20, 2);
+  assert_int_equal(cell_join(&all, &second, 1, NULL), ICE_OK);
+  assert_int_equal(cell_join(&all, &third, 2, NULL), ICE_OK);
+  assert_int_equal(cell_join_end(&all, "topk", 1, NULL), ICE_OK);
+  assert_int_equal(all.n_samples, 11);
+  assert_true(all.sample[4].round == STORE_PROCESS && all.sample[10].round == 2 * STORE_PROCESS + 1 && all.resident_bytes == 100);
+  /* topk 10 12 100 102 20 22: the middle two are 20 and 22; with 1/27 each, three drawn processes are all the first, or the second. Pairs without round 1 of process 1: dense 30 30 300 60 60 over 10 12 100 20 22. */
+  assert_true(all.metric[0].value == 21 && all.metric[0].lo >= 10 && all.metric[0].lo <= 12 && all.metric[0].hi >= 100 && all.metric[0].hi <= 102);
+  assert_true(all.metric[1].value == 3 && all.metric[2].value == 6 && all.metric[3].value == 0.5);
+  cell_result_free(&all), cell_result_free(&second), cell_result_free(&third);
+}
+
+/* A baseline that the first process had not is in none; one that another had not is paired where it was. */
+static void test_join__baseline_missing_somewhere__pairs_what_there_is(void **state) {
+  (void)state;
+  cell_result all = process_of(10, 0), second = process_of(20, 2), third = process_of(30, 2), fourth = process_of(40, 0);
+  assert_int_equal(cell_join(&all, &second, 1, NULL) + cell_join_end(&all, "topk", 1, NULL), ICE_OK);
+  assert_true(all.n_samples == 4 && all.metric[0].value == 16 && all.metric[1].value == -1);
+  assert_int_equal(cell_join(&third, &fourth, 1, NULL) + cell_join_end(&third, "topk", 1, NULL), ICE_OK);
+  assert_true(third.n_samples == 6 && third.metric[0].value == 36 && fabs(third.metric[1].value - 90 / 31.0) < 1e-12);
+  cell_result_free(&all), cell_result_free(&second), cell_result_free(&third), cell_result_free(&fourth);
+}
+
+/* ---- Results as JSON. */
 
 static void test_result__round_trip__keeps_unknown_numbers_unknown(void **state) {
   (void)state;
@@ -343,6 +383,8 @@ int main(void) {
       cmocka_unit_test(test_time__reference_fails__costs_its_speedup_alone),
       cmocka_unit_test(test_time__own_slot_fails__is_the_failure),
       cmocka_unit_test(test_job__round_trip__keeps_everything),
+      cmocka_unit_test(test_join__three_processes__medians_and_pairs_of_all),
+      cmocka_unit_test(test_join__baseline_missing_somewhere__pairs_what_there_is),
       cmocka_unit_test(test_job__group__keeps_the_parameters_of_each),
       cmocka_unit_test(test_job__damaged__is_refused_at_every_byte),
       cmocka_unit_test(test_result__round_trip__keeps_unknown_numbers_unknown),

@@ -162,6 +162,69 @@ static void test_ratio_of_runs__uneven_runs__stay_inside_the_range(void **state)
   assert_true(r.lo >= 1 && r.lo < 5 && r.hi > 5 && r.hi <= 9);
 }
 
+/* Six runs of two rounds: their lowest deciles are the lower round + 0.1 of the way to the other: 10.1, 20.1, ..., 60.1. The lowest decile
+ * of those six lies half way from the first to the second: 15.1. */
+static void test_unhindered_ratio__six_runs__by_hand(void **state) {
+  (void)state;
+  const double a[] = {11, 10, 20, 21, 31, 30, 40, 41, 50, 51, 61, 60}, b[] = {2, 2, 2, 2, 2, 2};
+  const size_t two[] = {2, 2, 2, 2, 2, 2}, one[] = {1, 1, 1, 1, 1, 1};
+  const stats_runs above = {a, two, 6}, below = {b, one, 6};
+  const stats_interval r = stats_unhindered_ratio(above, below, 1);
+  near(r.value, 15.1 / 2, 1e-12);
+  /* P(all six drawn are of the upper five, four, three): 0.33, 0.088, 0.016. So the 97.5 % quantile has its lowest draw at the third run. */
+  assert_true(r.lo >= 10.1 / 2 - 1e-9 && r.lo < 15.1 / 2 && r.hi > 30 / 2.0 && r.hi <= 40.1 / 2 + 1e-9);
+  near(stats_time_of_runs(above, 1), 15.1, 1e-12);
+  near(stats_time_of_runs(above, 0), 35.5, 1e-12);
+  near(stats_ratio_of_times(above, below, 1).value, r.value, 0);
+}
+
+/* Five runs on a side are too few for it: the ratio of medians. */
+static void test_ratio_of_times__few_runs__is_that_of_medians(void **state) {
+  (void)state;
+  const double a[] = {10, 11, 20, 21, 30, 31, 40, 41, 50, 51}, b[] = {2, 2, 2, 2, 2, 2};
+  const size_t two[] = {2, 2, 2, 2, 2}, one[] = {1, 1, 1, 1, 1, 1};
+  const stats_runs above = {a, two, 5}, below = {b, one, 6};
+  near(stats_ratio_of_times(above, below, 1).value, 30.5 / 2, 0);
+  const stats_interval few = stats_unhindered_ratio(above, below, 1);
+  assert_true(isfinite(few.value) && isnan(few.lo) && isnan(few.hi));
+}
+
+/* Ten runs, of which five are slower by 10 to 50 % on one side only: nothing has changed. A median would say 5 %. */
+static void test_unhindered_ratio__half_of_the_runs_hindered__does_not_move(void **state) {
+  (void)state;
+  double a[60], b[60];
+  size_t size[10];
+  for (int i = 0; i < 60; i++) a[i] = b[i] = 100 + (i * 7) % 6 * 0.1;
+  for (int i = 0; i < 10; i++) size[i] = 6;
+  for (int i = 0; i < 30; i++) a[i] *= 1.1 + 0.1 * (i / 6);
+  const stats_interval r = stats_unhindered_ratio((stats_runs){a, size, 10}, (stats_runs){b, size, 10}, 3);
+  near(r.value, 1, 1e-3);
+  near(r.lo, 1, 1e-3);
+  assert_true(stats_ratio_of_runs((stats_runs){a, size, 10}, (stats_runs){b, size, 10}, 3).value > 1.04);
+}
+
+static void test_unhindered_ratio__empty_run_or_nan__is_unknown(void **state) {
+  (void)state;
+  double a[] = {1, 1, 1, 1, 1, 1};
+  const size_t one[] = {1, 1, 1, 1, 1, 1}, hole[] = {2, 0, 1, 1, 1, 1};
+  assert_true(isnan(stats_unhindered_ratio((stats_runs){a, hole, 6}, (stats_runs){a, one, 6}, 1).value));
+  assert_true(isnan(stats_unhindered_ratio((stats_runs){a, one, 0}, (stats_runs){a, one, 6}, 1).value));
+  assert_true(isnan(stats_time_of_runs((stats_runs){a, one, 0}, 1)) && isnan(stats_time_of_runs((stats_runs){a, hole, 6}, 1)));
+  a[2] = NAN;
+  assert_true(isnan(stats_unhindered_ratio((stats_runs){a, one, 6}, (stats_runs){a, one, 6}, 1).value));
+}
+
+/* Pairs whose ratio is 2 in every round, while runs differ by a factor of 10: the ratio is certain, the median is not. */
+static void test_paired_runs__runs_differ_alike__ratio_is_a_point(void **state) {
+  (void)state;
+  const double a[] = {20, 20, 20, 20, 200, 200, 200, 200}, b[] = {10, 10, 10, 10, 100, 100, 100, 100};
+  const size_t size[] = {4, 4};
+  const stats_interval ratio = stats_ratio_of_paired_runs(a, b, size, 2, 1), median = stats_median_of_runs((stats_runs){b, size, 2}, 1);
+  near(ratio.value, 2, 0), near(ratio.lo, 2, 0), near(ratio.hi, 2, 0);
+  near(median.value, 55, 0), near(median.lo, 10, 0), near(median.hi, 100, 0);
+  assert_true(isnan(stats_median_of_runs((stats_runs){b, size, 1}, 1).lo) && isnan(stats_ratio_of_paired_runs(a, b, size, 0, 1).value));
+}
+
 /* The mean of n draws of 0 or 1 is a binomial: its 2.5 % and 97.5 % quantiles are known. n = 20, p = 1/2: 6 and 14. */
 static void test_mean_bootstrap__hits__quantiles_of_the_binomial(void **state) {
   (void)state;
@@ -399,6 +462,11 @@ int main(void) {
       cmocka_unit_test(test_ratio_of_runs__runs_differ__interval_covers_them),
       cmocka_unit_test(test_ratio_of_runs__few_samples__no_interval),
       cmocka_unit_test(test_ratio_of_runs__uneven_runs__stay_inside_the_range),
+      cmocka_unit_test(test_unhindered_ratio__six_runs__by_hand),
+      cmocka_unit_test(test_ratio_of_times__few_runs__is_that_of_medians),
+      cmocka_unit_test(test_unhindered_ratio__half_of_the_runs_hindered__does_not_move),
+      cmocka_unit_test(test_unhindered_ratio__empty_run_or_nan__is_unknown),
+      cmocka_unit_test(test_paired_runs__runs_differ_alike__ratio_is_a_point),
       cmocka_unit_test(test_mean_bootstrap__hits__quantiles_of_the_binomial),
       cmocka_unit_test(test_difference_bootstrap__paired__only_disagreement_counts),
       cmocka_unit_test(test_retention_bootstrap__same_items__is_one_and_zero_base_unknown),
