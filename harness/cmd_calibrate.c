@@ -46,7 +46,7 @@ static double slowdown_of(int kind) { return kind ? calibrate_slowdowns[kind - 1
 
 /* ---- Measurements. */
 
-static int keep(sampled *m, const run_cell *c, const cell_result *res, ice_err *e) {
+static int keep(sampled *m, int processes, const run_cell *c, const cell_result *res, ice_err *e) {
   double *x = realloc(m->x, (m->n + (size_t)res->n_samples + 1) * sizeof *x);
   size_t n = 0;
   if (!x) return ice_fail(e, ICE_INTERNAL, "out of memory for the rounds");
@@ -57,8 +57,8 @@ static int keep(sampled *m, const run_cell *c, const cell_result *res, ice_err *
   }
   m->size[m->processes++] = n;
   m->n += n;
-  return n >= STATS_LEAST ? ICE_OK
-                          : ice_fail(e, ICE_USAGE, "%s: %zu rounds; intervals take %d: raise measure.rounds or measure.max_seconds", c->cell->method->name, n, STATS_LEAST);
+  if (m->n >= STATS_LEAST || m->processes < (size_t)processes) return ICE_OK;
+  return ice_fail(e, ICE_USAGE, "%s: %zu rounds; intervals take %d: raise measure.rounds or measure.max_seconds", c->cell->method->name, m->n, STATS_LEAST);
 }
 
 static int run_process(run_plan *p, const subject *s, sampled *to, int kind, const settings *set, ice_err *e) {
@@ -67,7 +67,7 @@ static int run_process(run_plan *p, const subject *s, sampled *to, int kind, con
   int rc = ICE_OK;
   if (!stop_signal && strcmp(res.status, "ok"))
     rc = ice_fail(e, ICE_CELLS_FAILED, "%s: %s: %.700s", s->cell->cell->method->name, res.status, res.reason ? res.reason : "");
-  if (!stop_signal && rc == ICE_OK) rc = keep(to, s->cell, &res, e);
+  if (!stop_signal && rc == ICE_OK) rc = keep(to, p->x.processes, s->cell, &res, e);
   cell_result_free(&res);
   return rc;
 }

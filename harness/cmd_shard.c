@@ -20,36 +20,70 @@ typedef struct shards {
   double *seconds; /* [n] */
 } shards;
 
-/* ---- The cut: longest first, each to the shard with least to do (Graham 1969: at most 4/3 of the best). */
+/* ---- The cut: longest first, each to the shard with least to do (Graham 1969: at most 4/3 of the best). Cells that run as one
+ * group stay together, so that their index and references are made once; only where there are fewer groups than shards are the
+ * longest halved. */
 
-typedef struct piece {
+typedef struct piece { /* cells of a group that are to run, among cells [first, first + cells) of the plan */
   double seconds;
-  int cell;
+  int first, cells, todo;
 } piece;
 
 static int longest_first(const void *a, const void *b) {
   const piece *x = a, *y = b;
   if (x->seconds != y->seconds) return x->seconds > y->seconds ? -1 : 1;
-  return x->cell - y->cell;
+  return x->first - y->first;
+}
+
+static piece piece_of(const run_plan *p, int first, int cells) {
+  piece out = {.first = first, .cells = cells};
+  for (int i = first; i < first + cells; i++)
+    if (!p->cell[i].done) out.todo++, out.seconds += p->cell[i].seconds;
+  return out;
+}
+
+/* The groups of a plan with something to do; returns how many, *todo: their cells. */
+static int find_pieces(const run_plan *p, piece *out, int *todo) {
+  int n = 0;
+  *todo = 0;
+  for (int i = 0, cells; i < p->n; i += cells) {
+    for (cells = 1; i + cells < p->n && p->cell[i + cells].shares; cells++) {}
+    out[n] = piece_of(p, i, cells);
+    *todo += out[n].todo;
+    n += out[n].todo > 0;
+  }
+  return n;
+}
+
+/* Halves the longest piece of several cells, which is there, and puts its second half at the end. */
+static void halve_longest(const run_plan *p, piece *all, int n) {
+  int at = -1;
+  for (int i = 0; i < n; i++)
+    if (all[i].todo > 1 && (at < 0 || longest_first(all + i, all + at) < 0)) at = i;
+  const piece whole = all[at];
+  int cells = 0;
+  for (int half = 0; half < whole.todo / 2; cells++) half += !p->cell[whole.first + cells].done;
+  all[at] = piece_of(p, whole.first, cells);
+  all[n] = piece_of(p, whole.first + cells, whole.cells - cells);
 }
 
 static int cut(shards *s, const run_plan *p, ice_err *e) {
   piece *all = calloc((size_t)p->n + 1, sizeof *all);
-  int n = 0;
+  int todo;
   if (!all) return ice_fail(e, ICE_INTERNAL, "out of memory");
-  for (int i = 0; i < p->n; i++) {
-    s->of[i] = -1;
-    if (!p->cell[i].done) all[n++] = (piece){p->cell[i].seconds, i};
-  }
-  int rc = n == 0      ? ice_fail(e, ICE_USAGE, "%s: nothing is left to run, %s has all %d cells", s->file, s->common->db, p->n)
-           : s->n > n ? ice_fail(e, ICE_USAGE, "-n = %d, allowed 1..%d, the cells that are to run", s->n, n)
-                      : ICE_OK;
+  int n = find_pieces(p, all, &todo);
+  int rc = todo == 0     ? ice_fail(e, ICE_USAGE, "%s: nothing is left to run, %s has all %d cells", s->file, s->common->db, p->n)
+           : s->n > todo ? ice_fail(e, ICE_USAGE, "-n = %d, allowed 1..%d, the cells that are to run", s->n, todo)
+                         : ICE_OK;
+  for (int i = 0; i < p->n; i++) s->of[i] = -1;
+  for (; rc == ICE_OK && n < s->n; n++) halve_longest(p, all, n);
   qsort(all, (size_t)n, sizeof *all, longest_first);
   for (int i = 0; rc == ICE_OK && i < n; i++) {
     int least = 0;
     for (int k = 1; k < s->n; k++)
       if (s->seconds[k] < s->seconds[least]) least = k;
-    s->of[all[i].cell] = least;
+    for (int k = all[i].first; k < all[i].first + all[i].cells; k++)
+      if (!p->cell[k].done) s->of[k] = least;
     s->seconds[least] += all[i].seconds;
   }
   free(all);
@@ -261,7 +295,8 @@ const cli_verb cli_verb_shard = {
             "Cuts the cells that the database does not have into N lists of about equal time (times as `icebench plan` sees\n"
             "them) and writes DIR/1.cells to DIR/N.cells. Each list is run anywhere, with a database of its own; merged, these\n"
             "hold what one run would have stored, but for times. Program, data and models must be the same everywhere, and so\n"
-            "must the number of threads and the instruction set, which are part of a cell.\n"
+            "must the number of threads and the instruction set, which are part of a cell. Cells that run as one group (marked + by\n"
+            "`plan`) stay in one list, unless there are fewer groups than lists.\n"
             "\n"
             "  -n N            number of lists\n"
             "  --out DIR       (results/shards/NAME, NAME of the experiment)\n"

@@ -136,7 +136,7 @@ static void print_notes(const compare_side *base, const compare_side *now, const
   if (r->only_base || r->only_now) (void)fprintf(f, "- %d cells only in BASE, %d only in NEW: not compared\n", r->only_base, r->only_now);
   if (isfinite(floor)) (void)fprintf(f, "- noise floor of this machine: %.1f %%\n", 100.0 * floor);
   else (void)fprintf(f, "- no noise floor is known for this machine; `icebench calibrate` measures it\n");
-  (void)fprintf(f, "- changes with 95 %% intervals; p is Holm-adjusted over the table (times: Mann-Whitney, accuracies: McNemar); detectable: with power 80 %%\n");
+  (void)fprintf(f, "- changes with 95 %% intervals (times: medians; of 6 processes or more on both sides, what nothing hindered); p is Holm-adjusted over the table (times: Mann-Whitney, accuracies: McNemar); detectable: with power 80 %%\n");
   (void)snprintf(text, sizeof text, "BASE %s%s%.12s, NEW %s%s%.12s", base->name, *base->commit ? " at " : "", base->commit, now->name, *now->commit ? " at " : "", now->commit);
   (void)fprintf(f, "- ");
   report_text(f, REPORT_MD, text);

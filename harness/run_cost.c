@@ -36,6 +36,18 @@ static int64_t examples_of(const run_plan *p, const run_cell *c) {
 static const double DENSE_RATE = 2e10, VANILLA_RATE = 5e9,
                     OTHER_RATE = 1e10; /* of the 4 n^2 d flops of exact attention */
 
+static const double START = 0.5, START_AGAIN = 0.1; /* a child, and each further process of a cell */
+
+/* Does a cell that is to run share the child, the index and the references of one before it? (Of one that is there: did it?) */
+static int rides(const run_plan *p, const run_cell *c) {
+  if (!c->shares || c->done) return c->shares;
+  for (const run_cell *before = c - 1; before >= p->cell; before--) {
+    if (!before->done) return 1;
+    if (!before->shares) return 0;
+  }
+  return 0;
+}
+
 static double guess_seconds(const run_plan *p, const run_cell *c) {
   if (c->missing) return 0.0;
   const encoder_config *m = &c->model->shape;
@@ -44,11 +56,14 @@ static double guess_seconds(const run_plan *p, const run_cell *c) {
   const double own = flops / (!strcmp(name, "dense")     ? DENSE_RATE
                               : !strcmp(name, "vanilla") ? VANILLA_RATE
                                                          : OTHER_RATE);
-  const double dense = flops / DENSE_RATE, vanilla = flops / VANILLA_RATE, threads = p->x.threads;
-  double rounds = (double)(p->x.rounds + p->x.warmup) * (double)p->x.timed * (own + dense + vanilla) / threads;
+  const double timed = c->cell->source ? 1.0 : (double)p->x.timed; /* tensors are one input */
+  const int shared = rides(p, c), processes = p->x.processes;
+  const double dense = shared ? 0.0 : flops / DENSE_RATE, vanilla = shared ? 0.0 : flops / VANILLA_RATE, threads = p->x.threads;
+  double rounds = (double)(p->x.rounds + p->x.warmup) * (double)processes * timed * (own + dense + vanilla) / threads;
   if (rounds > p->x.max_seconds) rounds = p->x.max_seconds;
-  const double judged = p->x.quality ? (double)p->x.timed * (2.0 * own + 4.0 * dense) / threads : 0.0;
-  const double all = 0.5 + (double)examples_of(p, c) * own / threads + rounds + judged;
+  const double judged = p->x.quality ? timed * (2.0 * own + 4.0 * dense) / threads : 0.0;
+  const double start = shared ? 0.0 : START + START_AGAIN * (processes - 1);
+  const double all = start + (double)examples_of(p, c) * own / threads + rounds + judged;
   return all < p->x.limit_seconds ? all : p->x.limit_seconds;
 }
 

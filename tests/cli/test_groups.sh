@@ -59,4 +59,32 @@ if [ "$timed" -eq 1 ]; then run "$ICEBENCH_BIN" run "$work/apart.yaml" --db "$wo
 why=""
 [ "$timed" -eq 0 ] || [ "$(rows "$work/apart.db" "sum(c.status = 'ok'), sum(c.status = 'oom')")" = "1|1" ] || why="exit code $code: $(cat "$work/out" "$work/err")"
 verdict run__group_fails__each_cell_alone "$why"
+# Shards keep groups whole, 4 + 4 + 2 cells; more shards than groups halve the longest until there are enough.
+whole="$work/whole.db"
+run "$ICEBENCH_BIN" shard "$work/x.yaml" -n 3 --out "$work/three" --db "$whole"
+why=""
+[ "$code" -eq 0 ] && [ "$(wc -l "$work"/three/[123].cells | awk '$2 != "total" {print $1}' | sort | xargs)" = "2 4 4" ] || why="$(cat "$work/out" "$work/err")"
+for shard in 1 2 3; do
+  [ "$(sed 's/.*"method":"\([a-z]*\)".*/\1/; t; s/.*//' "$work/three/$shard.cells" | sort -u | wc -l)" -eq 1 ] || why="$why shard $shard mixes methods"
+  [ "$(grep -o '"levels":[0-9]*' "$work/three/$shard.cells" | sort -u | wc -l)" -le 1 ] || why="$why shard $shard mixes indexes"
+done
+for n in 4 10; do
+  run "$ICEBENCH_BIN" shard "$work/x.yaml" -n $n --out "$work/shards$n" --db "$whole"
+  [ "$code" -eq 0 ] && [ "$(cat "$work/shards$n"/*.cells | sort -u | wc -l)" -eq 10 ] && [ "$(find "$work/shards$n" -name '*.cells' -size +0 | wc -l)" -eq $n ] || why="$why -n $n: $(cat "$work/out" "$work/err")"
+done
+"$ICEBENCH_BIN" run "$work/x.yaml" --cells "$work/three/1.cells" --db "$whole" -q
+"$ICEBENCH_BIN" run "$work/x.yaml" --db "$whole" --filter method=topk,k=4 -q
+run "$ICEBENCH_BIN" shard "$work/x.yaml" -n 99 --out "$work/none" --db "$whole"
+left=$(sql "$whole" "SELECT 10 - count(*) FROM cell")
+[ "$code" -eq 2 ] && grep -q "allowed 1..$left, the cells" "$work/err" || why="$why too many: $code $(cat "$work/err")"
+run "$ICEBENCH_BIN" shard "$work/x.yaml" -n "$left" --out "$work/rest" --db "$whole"
+[ "$code" -eq 0 ] && [ "$(cat "$work"/rest/*.cells | sort -u | wc -l)" -eq "$left" ] || why="$why the rest: $(cat "$work/out" "$work/err")"
+verdict shard__groups__stay_whole "$why"
+
+# What rides with another cell costs less than it would alone: no child, no references. With the first cells of a group there, the next pays.
+seconds() { "$ICEBENCH_BIN" plan "$work/x.yaml" --db "$1" --format json --filter method=topk | tr -d ' \n' | grep -o '"seconds":[0-9.e-]*,"known"' | sed 's/[^:]*:\([^,]*\),.*/\1/' | xargs; }
+why=""
+seconds "$work/empty.db" | awk '{exit !(NF == 2 && $1 > 5 * $2)}' || why="two cells: $(seconds "$work/empty.db")"
+verdict plan__group__the_first_cell_pays_for_the_rest "$why"
+
 exit $failed

@@ -148,6 +148,25 @@ why=""
 grep -q ' 1 left' "$work/out" || why="$why $(cat "$work/out")"
 verdict cell__crashes__is_a_row_and_stops_on_demand "$why"
 
+# A cell of two processes, of which the second crashes: the cell has failed, and nothing of the first is kept as if it were whole.
+db="$work/two.db"
+printf 'name: two\ntask: synth/gauss\nshape: {n: 1024, d: 64}\nmethods: [dense]\nmeasure: {rounds: 1000, processes: 2, max_seconds: 4, quality: false}\n' >"$work/two.yaml"
+"$ICEBENCH_BIN" run "$work/two.yaml" --db "$db" >"$work/out" 2>"$work/err" &
+parent=$!
+first=$(child $parent)
+second=$first
+while [ -e "/proc/$parent/exe" ] && { [ -z "$second" ] || [ "$second" = "$first" ]; }; do
+  sleep 0.02
+  second=$(children $parent)
+done
+kill -SYS "$second"
+wait $parent
+code=$?
+why=""
+[ $code -eq 3 ] && [ "$(rows 'status, reason')" = "failed|killed by SIGSYS" ] || why="$code $(rows 'status, reason') $(cat "$work/err")"
+[ "$(sql "$db" "SELECT count(*) FROM sample")" = 0 ] || why="$why samples were kept"
+verdict cell__second_process_crashes__cell_has_failed "$why"
+
 for signal in INT TERM; do
   db="$work/$signal.db"
   # a shell without job control ignores INT in its background jobs, and its children inherit that
