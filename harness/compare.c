@@ -177,6 +177,11 @@ static int by_identity(const void *a, const void *b) {
   return strcmp((*(const compare_cell *const *)a)->identity, (*(const compare_cell *const *)b)->identity);
 }
 
+/* A cell that failed does not know its n or its examples: what was asked for tells that it is the other side's. */
+static int failed_counterpart(const compare_side *base, const compare_cell *b, const compare_side *now, const compare_cell *n) {
+  return b->asked == n->asked && !memcmp(b->identity, n->identity, b->asked) && (!is_ok(base, b) || !is_ok(now, n));
+}
+
 static const compare_cell **sorted_cells(const compare_side *s) {
   const compare_cell **list = malloc(((size_t)s->n + 1) * sizeof *list);
   for (int i = 0; list && i < s->n; i++) list[i] = s->cell + i;
@@ -211,7 +216,7 @@ int compare_judge(const compare_side *base, const compare_side *now, const compa
   *out = (compare_result){.pair = calloc((size_t)(base->n < now->n ? base->n : now->n) + 1, sizeof *out->pair)};
   int rc = b && n && out->pair ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory for a comparison"), i = 0, k = 0;
   while (rc == ICE_OK && i < base->n && k < now->n) {
-    const int order = strcmp(b[i]->identity, n[k]->identity);
+    const int order = failed_counterpart(base, b[i], now, n[k]) ? 0 : strcmp(b[i]->identity, n[k]->identity);
     if (order < 0) i++, out->only_base++;
     else if (order > 0) k++, out->only_now++;
     else {

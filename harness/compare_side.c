@@ -94,9 +94,10 @@ static const char rows_sql[] =
     "ORDER BY a.task, a.model, a.method, a.params, a.seed, a.n, a.heads, a.head_dim, a.layers, a.causal, a.threads, a.isa, a.examples,"
     " a.partial, a.data_hash, a.model_hash, m.timed_inputs, padding, (a.replaced_utc_ms IS NULL OR ?1 <> ''), a.id";
 _Static_assert(STORE_PROCESS == 1000, "rows_sql has the number");
-static const char *const identity[] = {"task", "model", "method", "params", "seed", "n", "heads", "head_dim", "layers", "causal",
-                                       "threads", "isa", "examples", "partial", "data_hash", "model_hash", "timed_inputs", "padding"};
-enum { IDENTITY = sizeof identity / sizeof *identity };
+/* What was asked for; then what only a cell that came to its end knows. */
+static const char *const identity[] = {"task",    "model",     "method",     "params",  "seed", "heads",  "head_dim", "layers",      "threads", "isa",
+                                       "partial", "data_hash", "model_hash", "padding", "n",    "causal", "examples", "timed_inputs"};
+enum { IDENTITY = sizeof identity / sizeof *identity, ASKED = IDENTITY - 4 };
 
 double compare_value(const compare_side *s, const compare_cell *c, const char *column) { return report_rows_value(&s->rows, c->row, column); }
 const char *compare_text(const compare_side *s, const compare_cell *c, const char *column) { return report_rows_text(&s->rows, c->row, column); }
@@ -117,15 +118,16 @@ static int same_cell(const report_rows *r, int a, int b) {
 }
 
 /* "task|model|...": columns between bars; a bar inside a name cannot make two cells one, since lengths stand before it. */
-static char *identity_of(const report_rows *r, int row) {
+static int identify(const report_rows *r, int row, compare_cell *c) {
   size_t size = 1, at = 0;
   for (int i = 0; i < IDENTITY; i++) size += strlen(text_or(r, row, identity[i], "?")) + 24;
-  char *out = malloc(size);
-  for (int i = 0; out && i < IDENTITY; i++) {
+  c->identity = malloc(size);
+  for (int i = 0; c->identity && i < IDENTITY; i++) {
     const char *t = text_or(r, row, identity[i], "?");
-    at += (size_t)snprintf(out + at, size - at, "%zu:%s|", strlen(t), t);
+    at += (size_t)snprintf(c->identity + at, size - at, "%zu:%s|", strlen(t), t);
+    if (i + 1 == ASKED) c->asked = at;
   }
-  return out;
+  return c->identity != NULL;
 }
 
 /* ---- Rows that contradict themselves. */
@@ -204,8 +206,8 @@ static int add_samples(const compare_side *s, compare_cell *c, int row, ice_err 
 static int read_cell(compare_side *s, store *db, int from, int to, ice_err *e) {
   compare_cell *c = s->cell + s->n++;
   const report_rows *r = &s->rows;
-  *c = (compare_cell){.row = to - 1, .identity = identity_of(r, to - 1)};
-  if (!c->identity) return no_memory(e);
+  *c = (compare_cell){.row = to - 1};
+  if (!identify(r, to - 1, c)) return no_memory(e);
   for (int row = from; row < to; row++) {
     const int repetition = same_text(r, row, c->row, "build_id") && same_text(r, row, c->row, "machine_id") && same_text(r, row, c->row, "label") &&
                            !strcmp(text_or(r, row, "status", ""), "ok");

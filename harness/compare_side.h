@@ -11,6 +11,7 @@
 typedef struct compare_cell {
   int row;               /* of the side's rows: the one that counts                        */
   char *identity;        /* text that both sides of a cell share; owned                     */
+  size_t asked;          /* so many bytes of it say what was asked for, not what came of it */
   double *ns;            /* samples of the attention time, process after process; owned     */
   size_t *runs;          /* [n_runs] samples of each process, of all its rows; owned         */
   size_t n_runs, n_ns;

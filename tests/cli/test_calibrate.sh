@@ -57,6 +57,30 @@ run "$ICEBENCH_BIN" calibrate "$work/cell.yaml" --runs 3 --set measure.processes
 verdict calibrate__six_processes__36_rounds_a_measurement "$why"
 verdict run__no_process__2 "$(complains 2 "1..100" run "$work/cell.yaml" --set measure.processes=0 --db "$work/r.db")"
 
+# A cell that fails where it used to work: its processes are shot while they measure.
+"$ICEBENCH_BIN" run "$work/cell.yaml" --db "$work/dead.db" -q --set measure.rounds=1000 --set measure.processes=100 2>"$work/err" &
+runner=$!
+while kill -0 "$runner" 2>/dev/null; do
+  child=$(cat "/proc/$runner/task/$runner/children" 2>/dev/null)
+  [ -z "$child" ] || kill -SEGV $child 2>/dev/null # a list of words
+done
+wait "$runner"
+run "$ICEBENCH_BIN" compare "$work/r.db" "$work/dead.db"
+why=""
+[ "$code" -eq 5 ] || why="exit code $code, expected 5: $(cat "$work/out" "$work/err")"
+grep -qi "fail" "$work/out" || why="$why $(cat "$work/out")"
+verdict compare__cell_that_now_fails__5 "$why"
+
+# A row that somebody edited, and a database of a later version, are no evidence.
+cp "$work/slow.db" "$work/edited.db"
+sql "$work/edited.db" "UPDATE sample SET ns = ns / 11"
+run "$ICEBENCH_BIN" compare "$work/r.db" "$work/edited.db"
+[ "$code" -eq 8 ] && [ "$(wc -l <"$work/err")" -eq 1 ] && why="" || why="edited: exit code $code: $(cat "$work/out" "$work/err");"
+sql "$work/edited.db" "PRAGMA user_version = 999"
+run "$ICEBENCH_BIN" compare "$work/r.db" "$work/edited.db"
+[ "$code" -eq 8 ] && [ "$(wc -l <"$work/err")" -eq 1 ] || why="$why newer: exit code $code: $(cat "$work/out" "$work/err")"
+verdict compare__edited_or_newer__8 "$why"
+
 verdict compare__nobody__6 "$(complains 6 "no row of experiment nobody" compare "$work/r.db" "$work/r.db#nobody")"
 verdict calibrate__few_rounds__2 "$(complains 2 "raise measure.rounds" calibrate "$work/cell.yaml" --runs 3 --set measure.rounds=5 --db "$work/r.db")"
 verdict calibrate__bad_options__2 "$(complains 2 "--runs" calibrate --runs 2 --db "$work/r.db")$(complains 2 "--rate" calibrate --rate 1 --db "$work/r.db")"
