@@ -46,7 +46,7 @@ static int write_file(const char *dir, const compare_side *base, const compare_s
   if (!f) return ice_fail(e, ICE_INTERNAL, "%s: %s", part, strerror(errno));
   int rc = compare_print(base, now, o, r, (compare_format)format, f, e);
   const int bad = ferror(f) | fclose(f);
-  if (rc == ICE_OK && (bad || rename(part, path))) rc = ice_fail(e, ICE_INTERNAL, "%s: %s", path, strerror(errno));
+  if (bad || (rc == ICE_OK && rename(part, path))) rc = ice_fail(e, ICE_INTERNAL, "%s: %s", path, strerror(errno));
   if (rc != ICE_OK) (void)unlink(part);
   return rc;
 }

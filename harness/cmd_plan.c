@@ -51,9 +51,9 @@ static void print_text(const cli_common *common, const run_plan *p) {
   if (shown < p->n && !common->quiet) (void)printf("  ... and %d more; -v shows all\n", p->n - shown);
   print_time(seconds, text, sizeof text);
   (void)printf(
-      "%s: %d cells, %d there, %d to run; about %s (%s), %.0f MiB of memory per cell (limit %g GiB), %.1f MiB of "
+      "%s: %d cell%s, %d there, %d to run; about %s (%s), %.0f MiB of memory per cell (limit %g GiB), %.1f MiB of "
       "disk; %s\n",
-      p->x.name, p->n, p->n_done, p->n - p->n_done, text, guessed ? "some of it a guess" : scaled ? "by the pace of earlier rows" : "from earlier rows",
+      p->x.name, p->n, p->n == 1 ? "" : "s", p->n_done, p->n - p->n_done, text, guessed ? "some of it a guess" : scaled ? "by the pace of earlier rows" : "from earlier rows",
       memory / 0x1p20, p->x.limit_gib, disk / 0x1p20, common->db);
 }
 

@@ -32,16 +32,17 @@ static void catch_signals(void) {
 
 static int finish(const cli_common *common, const run_plan *p, const run_summary *sum, ice_err *e) {
   if (!common->quiet)
-    (void)printf("%s: %d cells, %d run (%d ok, %d failed, %d unsupported or skipped), %d there before (%d failed), %d left; %s\n",
-                 p->x.name, p->n, sum->ran, sum->ok, sum->failed, sum->other, sum->there, sum->there_failed, sum->left, common->db);
+    (void)printf("%s: %d cell%s, %d run (%d ok, %d failed, %d unsupported or skipped), %d there before (%d failed), %d left; %s\n",
+                 p->x.name, p->n, p->n == 1 ? "" : "s", sum->ran, sum->ok, sum->failed, sum->other, sum->there, sum->there_failed, sum->left, common->db);
   if (sum->interrupted)
     return ice_fail(e, 128 + (int)stop_signal, "interrupted; %d cell%s stored, run the same command to go on",
                     sum->ran + sum->there, sum->ran + sum->there == 1 ? " is" : "s are");
   char before[80] = "";
   if (sum->there_failed)
-    (void)snprintf(before, sizeof before, "%d of %d cells failed before; --retry-failed runs them again", sum->there_failed, p->n);
+    (void)snprintf(before, sizeof before, "%d of %d cell%s failed before; --retry-failed runs %s again", sum->there_failed, p->n, p->n == 1 ? "" : "s",
+                   sum->there_failed == 1 ? "it" : "them");
   if (sum->failed)
-    return ice_fail(e, ICE_CELLS_FAILED, "%d of %d cells failed, the first: %s%s%s", sum->failed, sum->ran,
+    return ice_fail(e, ICE_CELLS_FAILED, "%d of %d cell%s failed, the first: %s%s%s", sum->failed, sum->ran, sum->ran == 1 ? "" : "s",
                     sum->first_failure, *before ? "; " : "", before);
   if (*before) return ice_fail(e, ICE_CELLS_FAILED, "%s", before);
   return ICE_OK;

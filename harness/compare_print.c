@@ -4,6 +4,7 @@
  * range, extra}; google-benchmark's JSON is {context, benchmarks}; JUnit is the subset of XML that GitLab and Jenkins read. */
 #include "harness/compare.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -243,9 +244,12 @@ static json_t *gbench_json(const compare_side *s) {
 }
 
 static int print_json(json_t *o, FILE *f, ice_err *e) {
-  const int bad = !o || json_dumpf(o, f, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) != 0 || fputc('\n', f) == EOF;
+  if (!o) return ice_fail(e, ICE_INTERNAL, "out of memory for the comparison");
+  errno = 0;
+  const int bad = json_dumpf(o, f, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) != 0 || fputc('\n', f) == EOF;
+  const char *why = errno ? strerror(errno) : "out of memory";
   json_decref(o);
-  return bad ? ice_fail(e, ICE_INTERNAL, "out of memory, or the output was closed") : ICE_OK;
+  return bad ? ice_fail(e, ICE_INTERNAL, "the comparison cannot be written: %s", why) : ICE_OK;
 }
 
 /* ---- JUnit. */

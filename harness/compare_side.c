@@ -2,6 +2,7 @@
 #include "harness/compare_side.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,9 @@ static int ask_git(const char *branch, char *out, size_t size, ice_err *e) {
   (void)fflush(NULL);
   const pid_t child = fork();
   if (child == 0) {
+    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC); /* what git has to say is in the line below */
     (void)dup2(pipes[1], STDOUT_FILENO);
+    if (null >= 0) (void)dup2(null, STDERR_FILENO);
     (void)close(pipes[0]);
     if (branch) (void)execlp("git", "git", "merge-base", "HEAD", branch, (char *)NULL);
     else (void)execlp("git", "git", "rev-parse", "HEAD", (char *)NULL);

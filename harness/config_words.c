@@ -57,7 +57,8 @@ int config_lengths_check(yaml_node *lengths, yaml_node *tasks, const task *const
   const char *unit = common_unit(all, n);
   if (lengths && yaml_is_map(lengths)) ICE_TRY(check_map(lengths, all, n, e));
   else if (lengths) {
-    if (!unit) return yaml_fail_key(lengths, e, "allowed for longeval/lines or longeval/topics; for both {lines: [200, 300], topics: [5, 10]}");
+    if (!unit) return yaml_fail_key(lengths, e, "allowed for longeval/lines or longeval/topics; for both {lines: [200, 300], topics: [5, 10]} in the file, "
+                                             "or one with --set task=longeval/lines --set 'lengths=200|300'");
     ICE_TRY(check_list(lengths, e));
   }
   for (int i = 0; i < n; i++)

@@ -364,7 +364,8 @@ static void gather(run_plan *p) {
 /* Marks the cells that stand, one a line, in a file of `shard`; every line must be one of them. */
 static int apply_list(const config_experiment *x, const char *file, char *keep, ice_err *e) {
   file_map map;
-  ICE_TRY(file_open_map(file, (size_t)1 << 30, &map, e));
+  ice_err own = {0};
+  if (file_open_map(file, (size_t)1 << 30, &map, &own) != ICE_OK) return ice_fail(e, own.code == ICE_DATA ? ICE_USAGE : own.code, "--cells %s", own.text);
   char *text = strndup((const char *)map.p, map.n), **json = calloc((size_t)x->n_cells + 1, sizeof *json), *at = text, *listed = calloc((size_t)x->n_cells + 1, 1);
   file_close_map(&map);
   int rc = text && json && listed ? ICE_OK : ice_fail(e, ICE_INTERNAL, "out of memory"), left = 0;

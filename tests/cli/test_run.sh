@@ -82,7 +82,7 @@ why=""
 verdict run__again__changes_nothing "$why"
 ice run "$work/x.yaml" --force --filter 'method=topk,k=4|5,seed=1'
 why=""
-[ "$code" -eq 0 ] && grep -q '1 cells, 1 run' "$work/out" || why="$(cat "$work/out" "$work/err")"
+[ "$code" -eq 0 ] && grep -q '1 cell, 1 run' "$work/out" || why="$(cat "$work/out" "$work/err")"
 [ "$(sql "$db" "SELECT max(attempt), count(*) FROM cell")" = "2|8" ] || why="$why $(sql "$db" "SELECT attempt FROM cell")"
 verdict run__force_and_filter__repeats_what_was_chosen "$why"
 
@@ -110,13 +110,13 @@ limits: {seconds: 1}'
 sed -i "s/^measure:.*/$long/" "$work/y.yaml"
 ice run "$work/y.yaml" --filter method=vanilla
 why=""
-[ "$code" -eq 3 ] && grep -q 'icebench: 1 of 1 cells failed, the first: vanilla: timeout: killed after 1 s' "$work/err" || why="$code $(cat "$work/out" "$work/err")"
+[ "$code" -eq 3 ] && grep -q 'icebench: 1 of 1 cell failed, the first: vanilla: timeout: killed after 1 s' "$work/err" || why="$code $(cat "$work/out" "$work/err")"
 [ "$(rows 'method, status')" = "vanilla|timeout" ] || why="$why $(rows 'method, status, reason')"
 verdict limits__seconds__is_a_timeout "$why"
 ice run "$work/y.yaml" --filter method=vanilla
 why=""
 [ "$code" -eq 3 ] && grep -q '1 there before (1 failed)' "$work/out" || why="a failed row was run again, or forgotten: $code $(cat "$work/out")"
-grep -qx 'icebench: 1 of 1 cells failed before; --retry-failed runs them again' "$work/err" || why="$why $(cat "$work/err")"
+grep -qx 'icebench: 1 of 1 cell failed before; --retry-failed runs it again' "$work/err" || why="$why $(cat "$work/err")"
 ice run "$work/y.yaml" --filter method=vanilla --retry-failed --set limits.seconds=10000 --set measure.max_seconds=0.1
 [ "$code" -eq 0 ] && [ "$(rows 'status, attempt')" = "ok|2" ] || why="$why $code $(rows 'status, reason, attempt') $(cat "$work/err")"
 ice run "$work/y.yaml" --filter method=vanilla # all is well now
@@ -251,11 +251,20 @@ grep -q '4 there, 0 to run' "$work/out" || why="$why $(cat "$work/out")"
 verdict shard__run_apart_and_merged__equals_one_run "$why"
 
 why="$(complains 2 'no cell of' run "$work/x.yaml" --cells "$work/shards/1.cells" --db "$work/none.db")"
+why="$why$(complains 2 '--cells '"$work/shards/none.cells: cannot be opened" run "$work/p.yaml" --cells "$work/shards/none.cells" --db "$work/none.db")"
 why="$why$(complains 2 'allowed 1..4' shard "$work/p.yaml" -n 5 --out "$work/shards5" --db "$work/none.db")"
 why="$why$(complains 2 'holds shards already' shard "$work/p.yaml" -n 2 --out "$work/shards" --db "$work/none.db")"
 why="$why$(complains 2 'nothing is left to run' shard "$work/p.yaml" -n 1 --out "$work/shards6" --db "$work/all.db")"
 why="$why$(complains 2 'needs' shard "$work/p.yaml" --out "$work/shards7")"
 verdict shard__bad_input__refused "$why"
+
+why="$(complains 6 'merge-base:nope' compare merge-base:nope HEAD --db "$db")"
+[ "$(wc -l <"$work/err")" -eq 1 ] || why="$why $(cat "$work/err")"
+if [ -e /dev/full ]; then
+  "$ICEBENCH_BIN" compare "$db" "$db" --format json >/dev/full 2>"$work/err"
+  grep -q 'cannot be written: No space left' "$work/err" || why="$why full: $(cat "$work/err")"
+fi
+verdict compare__git_and_full_disk__one_line "$why"
 
 # The script that sbatch would start, task by task, in a folder that a shell has to quote.
 mkdir "$work/it's here"
