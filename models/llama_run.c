@@ -8,6 +8,7 @@
 #include "kernels/core/alloc.h"
 #include "kernels/core/clock.h"
 #include "kernels/core/finite.h"
+#include "kernels/methods/dense.h"
 #include "kernels/micro/micro.h"
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
@@ -81,7 +82,7 @@ int llama_run_create(llama_run **out, const llama *m, const llama_slot *slot, in
   if (slot->attention.threads < 1 || slot->attention.threads > 4096)
     return ice_fail(e, ICE_USAGE, "threads = %d, allowed 1..4096", slot->attention.threads);
   if (capacity < 1 || capacity > m->cfg.context)
-    return ice_fail(e, ICE_USAGE, "memory for %lld tokens; the context of the model allows 1..%lld", (long long)capacity, (long long)m->cfg.context);
+    return ice_fail(e, ICE_USAGE, "prompt and answer of %lld tokens; the context of the model allows 1..%lld", (long long)capacity, (long long)m->cfg.context);
   llama_run *r = attn_calloc(sizeof *r);
   if (!r) return ice_fail(e, ICE_INTERNAL, "out of memory");
   r->m = m;
@@ -206,7 +207,9 @@ static int read_out(llama_run *r, const float *x, float *logits, ice_err *e) {
   normalise_rows(r, 1, x, &r->m->norm, r->a);
   multiply(r, &r->m->head, 1, r->a, r->logits, 0);
   if (!attn_all_finite(r->m->cfg.vocab, r->logits))
-    return ice_fail(e, ICE_INTERNAL, "%s: a logit is not a finite number", r->slot.attention.method->name);
+    return r->exact || r->slot.attention.method == &attn_method_dense
+               ? ice_fail(e, ICE_DATA, "with exact attention a logit is not a finite number: the weights are damaged, or of another type than the file says")
+               : ice_fail(e, ICE_INTERNAL, "%s: a logit is not a finite number", r->slot.attention.method->name);
   if (logits) memcpy(logits, r->logits, (size_t)r->m->cfg.vocab * sizeof *logits);
   return ICE_OK;
 }

@@ -329,6 +329,28 @@ static void test_slot__full_budget__exact_in_prompt_and_decoding(void **state) {
   llama_close(m);
 }
 
+/* Steps between two parts of a prompt: the index of the first steps has yet to hear of the second part. */
+static void test_slot__prompt_behind_steps__as_exact(void **state) {
+  (void)state;
+  llama *m = random_model(&tiny);
+  void *ice = params_of("iceformer", "k", "4096");
+  const llama_slot slot[] = {slot_of("dense", NULL), slot_of("iceformer", ice)};
+  int32_t ids[90];
+  float last[2][50];
+  draw_ids(ids, 90, m->cfg.vocab);
+  for (int s = 0; s < 2; s++) {
+    llama_run *r = run_of(m, slot + s, 100);
+    prefill(r, ids, 40, NULL);
+    for (int i = 40; i < 50; i++) step(r, ids[i], NULL);
+    prefill(r, ids + 50, 30, NULL);
+    for (int i = 80; i < 90; i++) step(r, ids[i], last[s]);
+    llama_run_destroy(r);
+  }
+  assert_true(distance(last[0], last[1], 50) < 2e-5);
+  attn_free(ice);
+  llama_close(m);
+}
+
 static void test_slot__small_budget__decodes_with_the_method_unless_told_otherwise(void **state) {
   (void)state;
   llama *m = random_model(&tiny);
@@ -459,6 +481,22 @@ static void test_run__what_does_not_fit__refused(void **state) {
   llama_close(m);
 }
 
+static void test_run__weights_that_are_no_numbers__data_error(void **state) {
+  (void)state;
+  llama *m = random_model(&tiny);
+  const float nan[1024] = {[7] = NAN};
+  const llama_slot slot = slot_of("dense", NULL);
+  const int32_t id = 1;
+  ice_err e = {0};
+  assert_in_range(tiny.width, 8, 1024);
+  m->norm = (matrix){MATRIX_F32, 1, tiny.width, (const uint8_t *)nan};
+  llama_run *r = run_of(m, &slot, 4);
+  assert_int_equal(llama_prefill(r, &id, 1, NULL, NULL, NULL, NULL, &e), ICE_DATA);
+  assert_non_null(strstr(e.text, "weights are damaged"));
+  llama_run_destroy(r);
+  llama_close(m);
+}
+
 static void test_random__impossible_sizes__refused(void **state) {
   (void)state;
   llama *m;
@@ -535,10 +573,12 @@ int main(void) {
       cmocka_unit_test(test_random__long_prompt__chunks_of_rows_agree),
       cmocka_unit_test(test_random__threads__same_bits),
       cmocka_unit_test(test_slot__full_budget__exact_in_prompt_and_decoding),
+      cmocka_unit_test(test_slot__prompt_behind_steps__as_exact),
       cmocka_unit_test(test_slot__small_budget__decodes_with_the_method_unless_told_otherwise),
       cmocka_unit_test(test_slot__dense_below_and_dense_layers__take_the_place_of_the_method),
       cmocka_unit_test(test_rope_scale__positions_divided__same_as_in_the_configuration),
       cmocka_unit_test(test_run__what_does_not_fit__refused),
+      cmocka_unit_test(test_run__weights_that_are_no_numbers__data_error),
       cmocka_unit_test(test_random__impossible_sizes__refused),
       cmocka_unit_test(test_memory__every_failure__is_reported_and_nothing_leaks),
       cmocka_unit_test(test_memory__long_prompt__weights_cache_and_a_tenth),

@@ -137,6 +137,23 @@ static void test_convert__order_of_rows__as_the_formats_say(void **state) {
   llama_close(folder), llama_close(m);
 }
 
+/* Vectors go into a folder in the type of the matrices when that loses nothing, and as F32 otherwise. */
+static void test_convert__vectors_of_f32__kept_as_they_are(void **state) {
+  (void)state;
+  llama *m = random_model(&tiny);
+  float third[64], one[64], back[64];
+  for (int i = 0; i < 64; i++) third[i] = 1.0f / 3.0f, one[i] = 1.0f;
+  m->layer[0].attn_norm = (matrix){MATRIX_F32, 1, 64, (const uint8_t *)third};
+  m->layer[1].attn_norm = (matrix){MATRIX_F32, 1, 64, (const uint8_t *)one};
+  write_model(m, NULL, -1, scratch_path("vectors"));
+  llama *folder = open_model(scratch_path("vectors"));
+  assert_int_equal(folder->layer[0].attn_norm.type, MATRIX_F32);
+  assert_int_equal(folder->layer[1].attn_norm.type, m->embed.type);
+  matrix_expand(&folder->layer[0].attn_norm, 0, 1, back);
+  assert_memory_equal(back, third, sizeof back);
+  llama_close(folder), llama_close(m);
+}
+
 static void test_convert__where_it_cannot__refused_and_nothing_left(void **state) {
   (void)state;
   llama *m = random_model(&tiny);
@@ -385,6 +402,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_convert__every_type__there_and_back_the_same),
       TEST(test_convert__order_of_rows__as_the_formats_say),
+      TEST(test_convert__vectors_of_f32__kept_as_they_are),
       TEST(test_convert__where_it_cannot__refused_and_nothing_left),
       TEST(test_gguf__lies__refused),
       TEST(test_gguf__tensors_that_lie__refused),

@@ -10,6 +10,7 @@
 
 #include "kernels/core/rng.h"
 #include "kernels/methods/dense.h"
+#include "models/llama_model.h"
 #include "models/llama_prime.h"
 
 enum { N = 160, PERIOD = 80, LAYERS = 3, HEADS = 4, D = 64 };
@@ -96,7 +97,30 @@ static void test_prime__heads_look_back_and_up(void **state) {
   llama_learner_destroy(l);
 }
 
+/* Sum of the diagonal of O V: what a layer adds of a row to that row's own dimensions. */
+static double copied(llama_learner *l, int at) {
+  const llama_layer *w = llama_learner_model(l)->layer + at;
+  const float *o = (const float *)(const void *)w->o.data, *v = (const float *)(const void *)w->v.data;
+  double sum = 0.0;
+  for (int64_t t = 0; t < w->o.rows; t++)
+    for (int64_t k = 0; k < w->o.cols; k++) sum += (double)o[t * w->o.cols + k] * (double)v[k * w->v.cols + t];
+  return sum;
+}
+
+static void test_prime__later_layers_copy_what_they_find(void **state) {
+  (void)state;
+  llama_learner *l;
+  ice_err e = {0};
+  assert_int_equal(llama_learner_create(&l, &sizes, &attn_method_dense, NULL, 1, N, 1, &e), ICE_OK);
+  llama_learner_init(l, 1);
+  for (int at = 0; at < LAYERS; at++) assert_in_range((int64_t)(100 + copied(l, at)), 85, 115); /* nothing but chance */
+  assert_int_equal(llama_learner_prime(l, &e), ICE_OK);
+  for (int at = 0; at < LAYERS - 1; at++) assert_in_range((int64_t)(100 + copied(l, at)), 60, 140);
+  assert_true(copied(l, LAYERS - 1) > 0.15 * (double)sizes.width);
+  llama_learner_destroy(l);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_prime__heads_look_back_and_up)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_prime__heads_look_back_and_up), cmocka_unit_test(test_prime__later_layers_copy_what_they_find)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

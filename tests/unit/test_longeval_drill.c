@@ -51,6 +51,22 @@ static void test_lines__answers_are_those_of_the_record(void **state) {
   assert_true(fewest >= 3 && fewest < 10 && most <= 40 && most > 30);
 }
 
+/* Pairs of two words have four names, beside which syllables and published names are drawn: many a draw is one that stands above. */
+static void test_lines__few_words__every_name_once(void **state) {
+  (void)state;
+  const drill_plan plan = {.kind = DRILL_REPEAT, .least = 200, .most = 200};
+  char ice[] = "ice", bench[] = "bench", *two[] = {ice, bench};
+  const drill_words words = {.word = two, .count = 2};
+  drill d = made(&plan, &words, 5);
+  char *at = d.turn->answer;
+  for (char *line; (line = strsep(&at, "\n")) != NULL && *line;) {
+    char name[160];
+    (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(line, ":") + 1, line);
+    assert_int_equal(occurrences(d.turn->message, name), 1);
+  }
+  drill_free(&d);
+}
+
 static void test_lines__bare__nothing_but_lines_and_a_question(void **state) {
   (void)state;
   const drill_plan plan = {.kind = DRILL_LINES, .least = 3, .most = 3, .turns = 2, .bare = 1};
@@ -145,6 +161,7 @@ static void test_words__of_a_list__appear(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(test_lines__answers_are_those_of_the_record),
+      TEST(test_lines__few_words__every_name_once),
       TEST(test_lines__bare__nothing_but_lines_and_a_question),
       TEST(test_repeat__the_same_lines_in_another_order),
       TEST(test_words__again_in_the_same_order),
