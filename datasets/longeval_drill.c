@@ -199,6 +199,21 @@ static void draw_topic(attn_rng *r, const drill_words *w, char topic[LONGEVAL_TO
   *subject = strstr(topic, " of ") + 4;
 }
 
+/* A topic that begins like another and ends in words of its own: only from farther back can it be told how the other one goes on. */
+static void branch_topic(attn_rng *r, const drill_words *w, const char *other, char topic[LONGEVAL_TOPIC], const char **subject) {
+  char word[2][LONGEST_WORD + 1];
+  int spaces = 0;
+  for (const char *at = other; *at; at++) spaces += *at == ' ';
+  int keep = 2 + (int)attn_rng_below(r, (uint64_t)(spaces > 2 ? spaces - 1 : 1)); /* words; at least "The X", at most all but the last */
+  size_t n = 0;
+  while (other[n] && !(other[n] == ' ' && --keep == 0)) n++;
+  for (int i = 0; i < 2; i++) draw_word(r, w, word[i]);
+  const int two = (int)attn_rng_below(r, 2);
+  (void)snprintf(topic, LONGEVAL_TOPIC, "%.*s %s%s%s", (int)(n < 90 ? n : 90), other, word[0], two ? " " : "", two ? word[1] : "");
+  const char *of = strstr(topic, " of ");
+  *subject = of ? of + 4 : topic;
+}
+
 static int make_topics(attn_rng *r, const drill_plan *plan, int64_t n, const drill_words *w, drill *out) {
   const longeval_words other = {.sentence = babble, .ctx = (void *)(uintptr_t)w};
   longeval_talk *talk = calloc((size_t)n, sizeof *talk);
@@ -207,7 +222,8 @@ static int make_topics(attn_rng *r, const drill_plan *plan, int64_t n, const dri
   for (int64_t i = 0; enough && i < n; i++) {
     char topic[LONGEVAL_TOPIC];
     const char *subject;
-    draw_topic(r, w, topic, &subject);
+    if (i > 0 && attn_rng_below(r, 3) == 0) branch_topic(r, w, talk->topic, topic, &subject);
+    else draw_topic(r, w, topic, &subject);
     enough = longeval_write_talk(r, topic, subject, 1, plan->exchanges, &other, talk + i);
     each[i] = talk + i;
   }

@@ -295,15 +295,20 @@ static int fill_folder(const conversion *c, const char *folder, ice_err *e) {
   return write_weights(c, folder, e);
 }
 
+/* Nothing is written over: the target may be a model that is needed, the very source among them. */
+static int check_new(const char *path, ice_err *e) {
+  struct stat st;
+  return lstat(path, &st) ? ICE_OK : ice_fail(e, ICE_USAGE, "%s: exists; name a new folder, or a new file that ends in .gguf", path);
+}
+
 /* Fills a folder beside the target, which then takes its name. */
 static int write_folder(const conversion *c, const char *path, ice_err *e) {
   char clean[FILE_PATH], temp[FILE_PATH + 8];
-  struct stat st;
   size_t n = strlen(path);
   if (n >= sizeof clean) return ice_fail(e, ICE_USAGE, "path of %zu bytes; at most %d are allowed", n, FILE_PATH - 1);
   memcpy(clean, path, n + 1);
   while (n > 1 && clean[n - 1] == '/') clean[--n] = '\0';
-  if (lstat(clean, &st) == 0) return ice_fail(e, ICE_USAGE, "%s: exists; name a new folder, or a file that ends in .gguf", clean);
+  ICE_TRY(check_new(clean, e));
   (void)snprintf(temp, sizeof temp, "%s.part", clean);
   ICE_TRY(file_remove_tree(temp, e));
   int rc = fill_folder(c, temp, e);
@@ -330,6 +335,7 @@ int llama_write(llama *m, const tokenizer *t, int type, const char *path, ice_er
     (void)llama_parts(m, c.part);
     rc = choose_types(&c, type, gguf, e);
   }
+  if (rc == ICE_OK && gguf) rc = check_new(path, e);
   if (rc == ICE_OK) rc = gguf ? write_gguf(&c, path, e) : write_folder(&c, path, e);
   attn_free(c.part);
   attn_free(c.out);

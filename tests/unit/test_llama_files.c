@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -111,6 +112,7 @@ static void there_and_back(const llama_config *c, int type) {
   tokenizer_close(t);
   assert_int_equal(file_remove_tree(scratch_path("folder"), NULL), ICE_OK);
   assert_int_equal(file_remove_tree(scratch_path("folder2"), NULL), ICE_OK);
+  assert_int_equal(unlink(scratch_path("a.gguf")) | unlink(scratch_path("b.gguf")), 0);
 }
 
 static void test_convert__every_type__there_and_back_the_same(void **state) {
@@ -164,6 +166,10 @@ static void test_convert__where_it_cannot__refused_and_nothing_left(void **state
   assert_int_equal(mkdir(scratch_path("there"), 0777), 0);
   assert_int_equal(llama_write(m, NULL, -1, scratch_path("there"), &e), ICE_USAGE);
   assert_non_null(strstr(e.text, "exists"));
+  FILE *f = fopen(scratch_path("there.gguf"), "w");
+  assert_true(f && fputs("mine", f) >= 0 && fclose(f) == 0);
+  assert_int_equal(llama_write(m, NULL, -1, scratch_path("there.gguf"), &e), ICE_USAGE);
+  assert_true(stat(scratch_path("there.gguf"), &st) == 0 && st.st_size == 4);
   assert_int_not_equal(llama_write(m, NULL, -1, scratch_path("no/such/x.gguf"), &e), ICE_OK);
   llama_config c = tiny;
   c.mlp = 100;

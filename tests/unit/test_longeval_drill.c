@@ -118,6 +118,7 @@ static void test_topics__the_first_one_is_the_answer(void **state) {
   const drill_plan plan = {.kind = DRILL_TOPICS, .least = 2, .most = 6, .exchanges = 2};
   const drill_words none = {0};
   static const char cue[] = "I would like to discuss the topic of ", opening[] = "Now the record start. USER: ";
+  int branched = 0; /* talks behind the first that begin with its first two words, "the X" */
   for (uint64_t seed = 0; seed < 60; seed++) {
     drill d = made(&plan, &none, seed);
     const char *first = strstr(d.turn->message, opening), *answer = d.turn->answer;
@@ -127,10 +128,14 @@ static void test_topics__the_first_one_is_the_answer(void **state) {
     assert_int_equal(answer[strlen(answer) - 1], '.');
     first += strlen(opening);
     const int64_t talks = occurrences(first, cue);
+    const char *topic = first + strlen(cue), *second = strchr(strchr(topic, ' ') + 1, ' ');
+    for (const char *at = strstr(topic, cue); at; at = strstr(at + 1, cue))
+      branched += !strncmp(at + strlen(cue), topic, (size_t)(second - topic) + 1) && strncmp(at + strlen(cue), topic, strcspn(topic, ".") + 1) != 0;
     assert_true(talks >= 2 && talks <= 6);
     assert_int_equal(d.turns, 1);
     drill_free(&d);
   }
+  assert_in_range(branched, 40, 120); /* of about 180: a third, and a few by chance */
 }
 
 static void test_words__of_a_list__appear(void **state) {
